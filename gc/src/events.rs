@@ -1,0 +1,120 @@
+//! The collector's events: one listener method for each phase boundary and each served fault.
+//!
+//! Statistics ([`crate::stats`]) are one listener. Methods are called by the controller thread,
+//! except [`Listener::fault_served`], which runs on whatever thread served the fault and may run
+//! inside a signal handler: it must neither allocate nor lock.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// A step of the cycle that has a duration.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Step 1: handshake that turns the barrier on.
+    Start,
+    /// Steps 2 and 3: marking until nothing is new.
+    Mark,
+    /// Step 5: verdicts, prefix sums, destination regions.
+    Plan,
+    /// Step 6: the pause, from the request until mutators may run.
+    Flip,
+    /// Step 7: serving, until no page is missing.
+    Serve,
+    /// Step 8: unregister, give memory back.
+    Reclaim,
+    /// Verification (its own pauses included), if it is on.
+    Verify,
+}
+
+impl Phase {
+    /// All phases in order.
+    pub const ALL: [Self; 7] =
+        [Self::Start, Self::Mark, Self::Plan, Self::Flip, Self::Serve, Self::Reclaim, Self::Verify];
+}
+
+/// Why a cycle was started.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// The heap is filling up.
+    Occupancy,
+    /// Somebody asked.
+    Explicit,
+    /// A mutator waits for memory.
+    Exhausted,
+}
+
+/// How a mutator's fault was served.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultPath {
+    /// The page (or its unit) was built for this fault.
+    Built,
+    /// A taken region's unit was returned for this fault.
+    Returned,
+    /// Somebody else was at it: waited until it was installed.
+    Waited,
+    /// The claim holder took too long: a single page was built beside it.
+    Overtaken,
+    /// It was already there.
+    Present,
+    /// A page that nobody ever touched: zeros.
+    Zero,
+}
+
+impl FaultPath {
+    /// All paths in order.
+    pub const ALL: [Self; 6] =
+        [Self::Built, Self::Returned, Self::Waited, Self::Overtaken, Self::Present, Self::Zero];
+}
+
+/// What a finished cycle did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CycleSummary {
+    /// Number of the cycle, from 1.
+    pub cycle: u64,
+    /// Bytes found live by marking (objects born meanwhile not counted).
+    pub marked_bytes: u64,
+    /// Bytes of survivors that got new addresses.
+    pub evacuated_bytes: u64,
+    /// Regions with verdict `Free`, `Evacuate`, `Patch` or `Scan` taken, and all taken whole.
+    pub regions_free: u64,
+    /// Regions whose survivors were evacuated.
+    pub regions_evacuated: u64,
+    /// Regions taken from the mutators, whatever for.
+    pub regions_taken: u64,
+    /// Recorded slots patched, in the pause or later.
+    pub slots_patched: u64,
+    /// Nanoseconds from the stop's request until all mutators stood still.
+    pub safepoint_ns: u64,
+    /// Nanoseconds from the stop's request until mutators may run.
+    pub stopped_ns: u64,
+    /// Nanoseconds from resume until no page was missing.
+    pub serve_ns: u64,
+    /// Bytes in use before the cycle (whole regions).
+    pub used_before_bytes: u64,
+    /// Bytes in use after the cycle (whole regions).
+    pub used_after_bytes: u64,
+}
+
+/// Receives the collector's events. All methods have empty bodies by default.
+pub trait Listener: Send + Sync {
+    /// A cycle begins.
+    fn cycle_started(&self, _cycle: u64, _trigger: Trigger) {}
+    /// A phase begins.
+    fn phase_started(&self, _phase: Phase) {}
+    /// A phase ended.
+    fn phase_ended(&self, _phase: Phase, _duration: Duration) {}
+    /// All mutators stand still; time since the request.
+    fn world_stopped(&self, _since_request: Duration) {}
+    /// The last mutator has resumed; time since the request. Runs on that mutator's thread.
+    fn pause_ended(&self, _since_request: Duration) {}
+    /// A mutator's fault was served. May run in a signal handler.
+    fn fault_served(&self, _path: FaultPath, _latency: Duration) {}
+    /// A mutator waited for memory.
+    fn memory_waited(&self, _waited: Duration) {}
+    /// A cycle is complete: all memory is back.
+    fn cycle_ended(&self, _summary: &CycleSummary) {}
+}

@@ -1,0 +1,177 @@
+//! What can be chosen when a heap is created.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::error::HeapError;
+use crate::geometry::{MAX_WINDOWS, REGION_BYTES, WINDOW_BYTES};
+
+/// Smallest heap limit: a few regions for each role.
+pub const MIN_LIMIT_BYTES: usize = 8 * REGION_BYTES;
+/// Largest heap limit: allocation, allocation while marking, and destinations need windows each.
+pub const MAX_LIMIT_BYTES: usize = (MAX_WINDOWS / 5 * 2) * WINDOW_BYTES;
+
+macro_rules! named_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+ }
+
+        impl $name {
+            /// All values, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// The value's name on command lines and in JSON.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.name()) }
+        }
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|value| value.name() == text).ok_or_else(|| {
+                    let names: Vec<_> = Self::ALL.iter().map(|value| value.name()).collect();
+                    format!("'{text}' is none of {}", names.join(", "))
+                })
+            }
+        }
+    };
+}
+
+named_enum! {
+    /// How the collector works. All modes give a program identical results.
+    Mode {
+        /// Never collects; running out of memory is final.
+        NoGc = "no-gc",
+        /// The same plan and the same page building, all in the pause. Needs nothing of the kernel.
+        StopTheWorld = "stop-the-world",
+        /// Compacts while mutators run; pages are installed by `UFFDIO_COPY`.
+        ConcurrentCopy = "concurrent-copy",
+        /// Compacts while mutators run; long runs and whole regions are installed by `UFFDIO_MOVE`.
+        ConcurrentMove = "concurrent-move",
+    }
+}
+
+impl Mode {
+    /// Whether compaction runs beside the mutators.
+    #[must_use]
+    pub const fn is_concurrent(self) -> bool {
+        matches!(self, Self::ConcurrentCopy | Self::ConcurrentMove)
+    }
+}
+
+named_enum! {
+    /// How a mutator's fault on a missing page reaches the code that serves it.
+    Delivery {
+        /// A reader thread takes fault events and hands them to a worker pool. Needs no signals.
+        Pool = "pool",
+        /// `UFFD_FEATURE_SIGBUS`: the faulting mutator builds and installs its own page.
+        InPlace = "inplace",
+    }
+}
+
+named_enum! {
+    /// How much the verifier checks at each phase edge. Each level includes those before it.
+    VerifyLevel {
+        /// Nothing.
+        Off = "off",
+        /// Region records, allocation buffers and the plan's sums; no heap traversal.
+        Cheap = "cheap",
+        /// Every object reachable from the roots: header, place, mark, recorded slots.
+        Reachable = "reachable",
+        /// Also: after compaction each live object equals a shadow copy taken before the flip.
+        Shadow = "shadow",
+    }
+}
+
+/// Options of a heap. The default is a concurrent heap of 256 MiB that falls back to
+/// [`Mode::StopTheWorld`] where userfaultfd is denied.
+#[derive(Clone, Debug)]
+pub struct HeapOptions {
+    /// Most bytes of memory for objects, whole regions counted. Rounded up to regions.
+    pub limit_bytes: usize,
+    /// The mode to use, if the system offers it.
+    pub mode: Mode,
+    /// Whether another mode may be chosen where `mode` is not available.
+    pub fall_back: bool,
+    /// The delivery to use. `None`: the one that was measured to be faster ([`Delivery::InPlace`]).
+    pub delivery: Option<Delivery>,
+    /// Threads that build pages after the flip. 0: one for each processor.
+    pub workers: usize,
+    /// Threads that mark. 0: as many as processors, at most 4.
+    pub mark_workers: usize,
+    /// Whether to ask for huge pages for regions (kept by moving whole regions).
+    pub huge_pages: bool,
+    /// Bytes of a mutator's allocation buffer.
+    pub buffer_bytes: usize,
+    /// Regions of which at most this share is live are worth evacuating (0 to 1).
+    pub evacuate_below: f64,
+    /// Most recorded slots that are patched in the pause rather than by taking their regions.
+    pub patch_budget: usize,
+    /// What the verifier checks.
+    pub verify: VerifyLevel,
+    /// Start a cycle by itself when the heap fills up. If false, only explicit requests do.
+    pub automatic: bool,
+    /// Name a mutator that has not reached a safepoint after this many milliseconds.
+    pub watchdog_ms: u64,
+    /// Whether marking threads lower their own scheduling weight.
+    pub low_weight_marking: bool,
+}
+
+impl Default for HeapOptions {
+    fn default() -> Self {
+        Self {
+            limit_bytes: 256 << 20,
+            mode: Mode::ConcurrentMove,
+            fall_back: true,
+            delivery: None,
+            workers: 0,
+            mark_workers: 0,
+            huge_pages: true,
+            buffer_bytes: 32 << 10,
+            evacuate_below: 0.75,
+            patch_budget: 256,
+            verify: VerifyLevel::Off,
+            automatic: true,
+            watchdog_ms: 1_000,
+            low_weight_marking: true,
+        }
+    }
+}
+
+impl HeapOptions {
+    /// Checks the values, and replaces "choose for me" by numbers.
+    ///
+    /// # Errors
+    /// [`HeapError::BadOption`] names the first option that cannot work.
+    pub fn resolved(mut self) -> Result<Self, HeapError> {
+        let bad = |option, reason| Err(HeapError::BadOption { option, reason });
+        if self.limit_bytes < MIN_LIMIT_BYTES || self.limit_bytes > MAX_LIMIT_BYTES {
+            let (least, most) = (MIN_LIMIT_BYTES >> 20, MAX_LIMIT_BYTES >> 20);
+            return bad("heap limit", format!("{} bytes is not between {least} MiB and {most} MiB", self.limit_bytes));
+        }
+        if !self.buffer_bytes.is_power_of_two() || !(1 << 10..=256 << 10).contains(&self.buffer_bytes) {
+            return bad("buffer bytes", format!("{} is not a power of two between 1024 and 262144", self.buffer_bytes));
+        }
+        if !(0.0..=1.0).contains(&self.evacuate_below) {
+            return bad("evacuate below", format!("{} is not between 0 and 1", self.evacuate_below));
+        }
+        if self.workers > 256 || self.mark_workers > 256 {
+            return bad("workers", "more than 256 threads".to_owned());
+        }
+        self.limit_bytes = self.limit_bytes.next_multiple_of(REGION_BYTES);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        if self.workers == 0 {
+            self.workers = processors;
+        }
+        if self.mark_workers == 0 {
+            self.mark_workers = processors.min(4);
+        }
+        Ok(self)
+    }
+}
