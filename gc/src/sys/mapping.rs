@@ -55,6 +55,38 @@ pub(super) unsafe fn advise(address: usize, bytes: usize, advice: i32) -> io::Re
     check(unsafe { libc::madvise(ptr::with_exposed_provenance_mut(address), bytes, advice) })
 }
 
+/// Moves the pages of a range to another address, with the range's flags; the range stays mapped, empty.
+///
+/// # Safety
+/// Both ranges are the caller's, who knows that nothing needs the contents of the second.
+pub(super) unsafe fn move_mapping(from: usize, to: usize, bytes: usize) -> io::Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    let pointer = |address| ptr::with_exposed_provenance_mut::<libc::c_void>(address);
+    // SAFETY: as the caller promises.
+    let moved = unsafe { libc::mremap(pointer(from), bytes, bytes, flags, pointer(to)) };
+    if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Bytes of huge pages in the mapping that `address` lies in; 0 also where the system does not tell.
+#[must_use]
+pub fn huge_page_bytes(address: usize) -> usize {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return 0 };
+    let mut inside = false;
+    for line in maps.lines() {
+        let first = line.split_whitespace().next().unwrap_or("");
+        let bounds = first.split_once('-').and_then(|(start, end)| {
+            Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+        });
+        if let Some((start, end)) = bounds {
+            inside = (start..end).contains(&address);
+        } else if inside && first == "AnonHugePages:" {
+            let kib = line.split_whitespace().nth(1).and_then(|text| text.parse::<usize>().ok());
+            return kib.unwrap_or(0) << 10;
+        }
+    }
+    0
+}
+
 /// Reserved address space of a heap. Dropping it unmaps everything in it.
 #[derive(Debug)]
 pub struct Reservation {
@@ -133,12 +165,9 @@ impl Reservation {
     pub fn take(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
         let (from, to) = (start.get(), start.get() + WINDOW_BYTES);
         self.check_alias(start, bytes)?;
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
-        let pointer = |address| ptr::with_exposed_provenance_mut::<libc::c_void>(address);
         // SAFETY: source and destination lie in this reservation. The caller takes the pages, so it
         // knows who may access them; an access meanwhile reads zeros or faults, as designed.
-        let moved = unsafe { libc::mremap(pointer(from), bytes, bytes, flags, pointer(to)) };
-        let result = if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) };
+        let result = unsafe { move_mapping(from, to, bytes) };
         self.counted(KernelCall::Mremap, result)
     }
 

@@ -13,7 +13,10 @@ use std::io;
 use crate::address::{FromAddress, ToAddress};
 
 pub mod mapping;
+pub mod probe;
+pub mod sched;
 mod side_table;
+pub mod sigbus;
 pub mod uffd;
 
 /// How the kernel answered a request to install pages (COPY, MOVE, ZEROPAGE).
