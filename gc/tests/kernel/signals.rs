@@ -66,7 +66,7 @@ fn touch_beyond_a_file() -> u8 {
 fn map_empty_file(path: &Path) -> *mut u8 {
     let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
     std::fs::remove_file(path).unwrap();
-    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let descriptor = file.as_raw_fd();
     // SAFETY: a new mapping, where the kernel chooses.
     let mapped = unsafe {
         libc::mmap(std::ptr::null_mut(), PAGE_BYTES, libc::PROT_READ, libc::MAP_SHARED, descriptor, 0)
@@ -271,6 +271,54 @@ fn the_table_of_ranges_has_an_end_and_entries_are_reused() {
     }
 }
 
+/// A handler that stays inside until it is let go.
+struct Slow {
+    fixture: Fixture,
+    entered: AtomicBool,
+    released: AtomicBool,
+}
+
+/// # Safety
+/// `context` is a `Slow`.
+unsafe fn serve_slowly(context: *const (), _: usize) -> bool {
+    // SAFETY: as the caller promises.
+    let slow = unsafe { &*context.cast::<Slow>() };
+    // Both pair with the other side's in the test below.
+    slow.entered.store(true, Ordering::Release);
+    while !slow.released.load(Ordering::Acquire) {
+        std::hint::spin_loop();
+    }
+    slow.fixture.zero(0, PAGE_BYTES) == Install::Done
+}
+
+#[test]
+fn removing_a_range_waits_for_the_handlers_inside() {
+    if !child() {
+        assert!(run_child("signals::removing_a_range_waits_for_the_handlers_inside").success());
+        return;
+    }
+    let fixture = Fixture::new(Delivery::InPlace, false);
+    let slow = Slow { fixture, entered: AtomicBool::new(false), released: AtomicBool::new(false) };
+    slow.fixture.register(0, REGION_BYTES);
+    let context = std::ptr::from_ref(&slow).cast();
+    // SAFETY: the function only waits and makes a system call; dropped before `slow`.
+    let registration =
+        unsafe { sigbus::install_range(slow.fixture.base, REGION_BYTES, serve_slowly, context).unwrap() };
+    thread::scope(|scope| {
+        let touching = scope.spawn(|| slow.fixture.word(0).load(Ordering::Relaxed));
+        while !slow.entered.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        let removing = scope.spawn(|| drop(registration));
+        thread::sleep(Duration::from_millis(20));
+        assert!(!removing.is_finished(), "a handler is inside");
+        slow.released.store(true, Ordering::Release);
+        removing.join().unwrap();
+        assert_eq!(touching.join().unwrap(), 0);
+    });
+    assert_eq!(slow.fixture.calls("zeropage", "done"), 1);
+}
+
 #[test]
 fn a_handler_that_was_replaced_is_noticed() {
     if !child() {
@@ -302,7 +350,6 @@ fn a_probe_finds_what_works_and_leaves_nothing_behind() {
     assert!(found.take.is_ok(), "{found}");
     assert!(found.doors.iter().any(|door| door.finding.is_ok()), "{found}");
     assert_eq!(found.moves().is_ok(), found.features.unwrap() >> 16 & 1 == 1, "{found}");
-    println!("{found}");
 }
 
 fn open_files() -> usize {
