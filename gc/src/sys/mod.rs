@@ -15,7 +15,7 @@ use crate::address::{FromAddress, ToAddress};
 pub mod mapping;
 pub mod probe;
 pub mod sched;
-mod side_table;
+pub(crate) mod side_table;
 pub mod sigbus;
 pub mod uffd;
 
