@@ -49,7 +49,7 @@ fn null_is_stored_with_another_heaps_mutator() {
 #[test]
 #[should_panic(expected = "the handle's object is not in this mutator's heap")]
 fn a_handle_is_read_with_another_heaps_mutator() {
-    with_two_heaps(|(_, _, na), (mb, ..)| drop(na.get(mb)));
+    with_two_heaps(|(_, _, na), (mb, ..)| _ = na.get(mb));
 }
 
 #[test]
@@ -67,31 +67,31 @@ fn a_handle_is_changed_to_an_object_of_another_heap() {
 #[test]
 #[should_panic(expected = "the object rooted is not in this mutator's heap")]
 fn an_object_is_rooted_in_another_heaps_scope() {
-    with_two_heaps(|(_, sa, _), (mb, _, nb)| drop(sa.root(nb.get(mb))));
+    with_two_heaps(|(_, sa, _), (mb, _, nb)| _ = sa.root(nb.get(mb)));
 }
 
 #[test]
 #[should_panic(expected = "the scope is not of this mutator")]
 fn an_object_is_allocated_into_another_heaps_scope() {
-    with_two_heaps(|(_, sa, _), (mb, ..)| drop(mb.alloc::<Node>(sa)));
+    with_two_heaps(|(_, sa, _), (mb, ..)| _ = mb.alloc::<Node>(sa));
 }
 
 #[test]
 #[should_panic(expected = "the scope is not of this mutator")]
 fn pinned_bytes_are_allocated_into_another_heaps_scope() {
-    with_two_heaps(|(_, sa, _), (mb, ..)| drop(mb.alloc_pinned_bytes(sa, 8)));
+    with_two_heaps(|(_, sa, _), (mb, ..)| _ = mb.alloc_pinned_bytes(sa, 8));
 }
 
 #[test]
 #[should_panic(expected = "the object rooted is not in this mutator's heap")]
 fn a_persistent_handle_is_made_of_another_heaps_object() {
-    with_two_heaps(|(ma, ..), (mb, _, nb)| drop(ma.persistent(nb.get(mb))));
+    with_two_heaps(|(ma, ..), (mb, _, nb)| _ = ma.persistent(nb.get(mb)));
 }
 
 #[test]
 #[should_panic(expected = "the persistent handle is not of this mutator's heap")]
 fn a_persistent_handle_is_read_with_another_heaps_mutator() {
-    with_two_heaps(|(ma, _, na), (mb, ..)| drop(ma.persistent(na.get(ma)).get(mb)));
+    with_two_heaps(|(ma, _, na), (mb, ..)| _ = ma.persistent(na.get(ma)).get(mb));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_slot_outside_any_heap_is_stored_to() {
 fn more_is_allocated_than_was_reserved() {
     common::with_scope(|m, _| {
         let reserved = m.reserve(40).unwrap();
-        drop((reserved.alloc::<Node>(), reserved.alloc::<Node>()));
+        _ = (reserved.alloc::<Node>(), reserved.alloc::<Node>());
     });
 }
 
@@ -135,7 +135,7 @@ fn a_running_mutator_waits_for_itself() {
 fn an_element_behind_the_end_is_read() {
     common::with_scope(|m, s| {
         let array = m.alloc_array::<Node>(s, 3).unwrap();
-        drop(array.get(m).get(3));
+        _ = array.get(m).get(3);
     });
 }
 

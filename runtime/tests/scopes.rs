@@ -26,7 +26,7 @@ fn a_late_handle_of_the_outer_scope_outlives_the_inner_one() {
             (allocated, rooted)
         });
         let after: Vec<_> = (10..700).map(|value| node(m, outer, value)).collect();
-        m.scope(|m, inner| (0..700).for_each(|_| drop(node(m, inner, 0))));
+        m.scope(|m, inner| (0..700).for_each(|_| _ = node(m, inner, 0)));
         m.collect();
         assert_eq!(early.get(m).value.get(), 1);
         assert_eq!(late.0.get(m).value.get(), 3);
@@ -101,7 +101,7 @@ fn a_panic_closes_the_scopes_it_leaves() {
         }
         m.collect();
         let after = node(m, outer, 5);
-        m.scope(|m, inner| drop(node(m, inner, 6)));
+        m.scope(|m, inner| _ = node(m, inner, 6));
         assert_eq!((kept.get(m).value.get(), after.get(m).value.get()), (1, 5));
     });
 }
@@ -111,8 +111,8 @@ fn a_panic_closes_the_scopes_it_leaves() {
 fn a_closed_scope_lets_go() {
     with_scope(|m, s| {
         for _ in 0..40 {
-            m.scope(|m, inner| drop(m.alloc_zeroed_bytes(inner, 4 << 20).unwrap()));
-            m.scope(|m, inner| m.scope(|m, _| drop(m.alloc_zeroed_bytes(inner, 4 << 20).unwrap())));
+            m.scope(|m, inner| _ = m.alloc_zeroed_bytes(inner, 4 << 20).unwrap());
+            m.scope(|m, inner| m.scope(|m, _| _ = m.alloc_zeroed_bytes(inner, 4 << 20).unwrap()));
         }
         let list = list(m, s, 1_000).unwrap();
         check_list(list.get(m), 1_000);
