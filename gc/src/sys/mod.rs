@@ -15,7 +15,7 @@ use crate::address::{FromAddress, ToAddress};
 pub mod mapping;
 pub mod probe;
 pub mod sched;
-mod side_table;
+pub(crate) mod side_table;
 pub mod sigbus;
 pub mod uffd;
 
@@ -107,4 +107,29 @@ fn errno() -> i32 {
 /// The result of a call that answers 0, or -1 and an error number.
 fn check(answer: i32) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends the process with a line on standard error. Safe in a signal handler: a broken invariant found
+/// while serving a fault is reported without allocating or locking.
+#[cold]
+pub fn die(message: std::fmt::Arguments<'_>) -> ! {
+    struct Line {
+        bytes: [u8; 512],
+        length: usize,
+    }
+    impl std::fmt::Write for Line {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            let room = self.bytes.len() - 1 - self.length;
+            let take = text.len().min(room);
+            self.bytes[self.length..self.length + take].copy_from_slice(&text.as_bytes()[..take]);
+            self.length += take;
+            Ok(())
+        }
+    }
+    let mut line = Line { bytes: [0; 512], length: 0 };
+    let _ = std::fmt::Write::write_fmt(&mut line, message);
+    line.bytes[line.length] = b'\n';
+    // SAFETY: the buffer is as long as is said; a failed write changes nothing about what follows.
+    let _ = unsafe { libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.length + 1) };
+    std::process::abort()
 }

@@ -157,7 +157,7 @@ fn feature_names(word: u64) -> String {
     format!("{word:#x}: {}", known.collect::<Vec<_>>().join(" "))
 }
 
-/// Finds out what this system offers. Takes about a millisecond.
+/// Finds out what this system offers. Takes some milliseconds.
 #[must_use]
 pub fn probe() -> Capabilities {
     // The trials run on a thread of their own: they change its signal mask and take its faults.

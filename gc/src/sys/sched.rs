@@ -53,7 +53,7 @@ pub fn weight_is_reversible() -> bool {
     *REVERSIBLE.get_or_init(|| {
         let trial = thread::Builder::new().name("weight-trial".into()).spawn(|| {
             let Some(before) = weight() else { return false };
-            // The least nice value has nothing above it to try with, and nothing to lower to.
+            // At 19 already, there is nothing to lower to: the kernel keeps 19, and nothing is lost.
             set_nice(before + 1) && set_nice(before) && weight() == Some(before)
         });
         trial.is_ok_and(|trial| trial.join().unwrap_or(false))

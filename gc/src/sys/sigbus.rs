@@ -3,13 +3,14 @@
 //! Heaps install address ranges with the function that serves them; the faulting mutator runs it.
 //! The handler is installed with the first range and removed with the last one.
 //!
-//! Invariants: the handler allocates nothing and takes no lock. An entry of the table is read only
-//! while `inside` counts the reader, and changed only while nobody is inside. Only a fault on a
+//! Invariants: the handler allocates nothing and takes no lock. An entry's function is
+//! called only by a handler that `inside` counted and that then saw the entry open; an entry is
+//! changed only after it was closed and all that were inside have left. Only a fault on a
 //! missing page (`BUS_ADRERR`) in an installed range is ours; all else belongs to who was there before.
 //!
 //! *No `SA_ONSTACK`.* The handler runs on the stack of the mutator that touched the heap. That is
 //! where the room is: the alternate stacks that Rust gives its threads are there to report a stack
-//! overflow, and hold little more than the signal frame itself (which is 3 KiB with AVX-512, 11 KiB
+//! overflow, and hold little more than the signal frame itself (about 3 KiB with AVX-512, 11 KiB
 //! with AMX), while serving a fault builds pages. `SA_NODEFER` with an empty mask: the
 //! kernel then changes no signal mask on the way in and out, which would take the process's
 //! signal lock twice a fault.
