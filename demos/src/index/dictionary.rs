@@ -1,7 +1,7 @@
 //! One shard of the dictionary: a hash table of [`Word`]s in chains. Growing it allocates a new array,
 //! which becomes a large object when there are many words.
 
-use strikeslip::{Array, Gc, Local, Mutator, OutOfMemory, Persistent, Scope};
+use strikeslip::{Array, Gc, Local, Mutator, OutOfMemory, Persistent, Scope, Str};
 
 use super::{Word, filled};
 
@@ -45,20 +45,20 @@ impl Dictionary {
         None
     }
 
+    /// The word `text`, which is added if it is not there; then the string becomes the word's own.
     pub(super) fn find_or_insert<'s>(
         &mut self,
         m: &mut Mutator,
         s: &Scope<'s>,
         hash: u64,
-        text: &str,
+        text: Local<'_, Str>,
     ) -> Result<Local<'s, Word>, OutOfMemory> {
-        if let Some(word) = self.find(m, hash, text) {
+        if let Some(word) = self.find(m, hash, &text.get(m).to_string()) {
             return Ok(s.root(word));
         }
         if self.words >= self.buckets(m).len() {
             self.grow(m)?;
         }
-        let text = m.alloc_str(s, text)?;
         let word = m.alloc::<Word>(s)?;
         let fresh = word.get(m);
         fresh.text.store(m, Some(text.get(m)));
@@ -137,7 +137,8 @@ mod tests {
                         dictionary.remove(m, word.get(m));
                         model.remove(&text);
                     } else {
-                        let word = dictionary.find_or_insert(m, s, hash, &text).unwrap();
+                        let text_object = m.alloc_str(s, &text).unwrap();
+                        let word = dictionary.find_or_insert(m, s, hash, text_object).unwrap();
                         word.get(m).documents.set(step);
                         model.insert(text, step);
                     }

@@ -17,6 +17,7 @@
 mod cache;
 mod check;
 mod dictionary;
+mod draft;
 mod estimate;
 mod job;
 mod postings;
@@ -33,11 +34,10 @@ pub use job::IndexJob;
 pub use query::{Answer, Query};
 
 use crate::corpus::{DocumentId, Version};
-use crate::random::hash;
 use crate::sync::lock;
-use crate::tokenize::count_words;
 use cache::Cache;
 use dictionary::Dictionary;
+use draft::{Draft, DraftWord};
 
 /// Shards of the dictionary.
 const SHARDS: usize = 8;
@@ -102,24 +102,6 @@ const fn posting_count(posting: u64) -> u32 {
     posting as u32
 }
 
-/// A word of a text that is being added.
-#[derive(Debug)]
-struct NewWord {
-    hash: u64,
-    text: Box<str>,
-    count: u32,
-}
-
-/// The words of `text`, ordered by shard.
-fn new_words(text: &str) -> Vec<NewWord> {
-    let mut words: Vec<_> = count_words(text)
-        .into_iter()
-        .map(|(text, count)| NewWord { hash: hash(text.as_bytes()), text, count })
-        .collect();
-    words.sort_unstable_by_key(|word| (shard_of(word.hash), word.hash));
-    words
-}
-
 /// The index. Its objects are reached through persistent handles.
 #[derive(Debug)]
 pub struct Index {
@@ -175,15 +157,17 @@ impl Index {
         name: &str,
         text: &str,
     ) -> Result<(), OutOfMemory> {
-        // Outside the lock: this is most of the work.
-        let words = new_words(text);
-        let mut current = lock(m, &self.versions[document as usize]);
-        if current.take().is_some() {
-            self.remove(m, document)?;
-        }
-        self.add(m, document, name, text.len(), &words)?;
-        *current = Some(version);
-        Ok(())
+        m.scope(|m, s| {
+            // Before the lock is taken: this is much of the work.
+            let draft = Draft::new(m, s, text)?;
+            let mut current = lock(m, &self.versions[document as usize]);
+            if current.take().is_some() {
+                self.remove(m, document)?;
+            }
+            self.add(m, document, name, text.len(), &draft)?;
+            *current = Some(version);
+            Ok(())
+        })
     }
 
     /// The document's version, if it was ever added.
@@ -226,23 +210,24 @@ impl Index {
         document: DocumentId,
         name: &str,
         bytes: usize,
-        new: &[NewWord],
+        draft: &Draft<'_>,
     ) -> Result<(), OutOfMemory> {
         m.scope(|m, s| {
             let name = m.alloc_str(s, name)?;
-            let words = m.alloc_array::<Word>(s, new.len())?;
-            let counts = m.alloc_words(s, new.len())?;
+            let words = m.alloc_array::<Word>(s, draft.len())?;
+            let counts = m.alloc_words(s, draft.len())?;
             let mut at = 0;
-            for group in new.chunk_by(|a, b| shard_of(a.hash) == shard_of(b.hash)) {
-                let mut dictionary = lock(m, &self.shards[shard_of(group[0].hash)]);
-                for NewWord { hash, text, count } in group {
+            for shard in draft.shards() {
+                let mut dictionary = lock(m, &self.shards[shard_of(shard[0].0)]);
+                for &(_, place) in shard {
                     m.scope(|m, s| {
-                        let word = dictionary.find_or_insert(m, s, *hash, text)?;
-                        postings::insert(m, s, word, posting(document, *count))?;
+                        let DraftWord { hash, count, text } = draft.word(m, s, place);
+                        let word = dictionary.find_or_insert(m, s, hash, text)?;
+                        postings::insert(m, s, word, posting(document, count))?;
                         words.get(m).set(m, at, Some(word.get(m)));
+                        counts.get(m).set(at, u64::from(count));
                         Ok(())
                     })?;
-                    counts.get(m).set(at, u64::from(*count));
                     at += 1;
                 }
             }
