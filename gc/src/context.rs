@@ -1,15 +1,33 @@
-//! A mutator's context (stub: signatures are final, bodies to come).
-use std::sync::atomic::AtomicU64;
+//! What the collector keeps for one mutator: its allocation buffer and its barrier buffers.
+//!
+//! Used by the mutator while it runs; by the collector in a handshake's action, on the mutator's
+//! thread or while it is blocked, and while the world is stopped. The embedder's contract
+//! ([`crate::embedder::Embedder`]) makes these exclude each other, so fields are plain cells.
+//!
+//! Invariants:
+//! 1. `[cursor, limit)` is zero and belongs to this mutator alone.
+//! 2. `marking` is set and cleared by the collector only, and for all mutators in one handshake or
+//!    pause.
 
-use crate::address::ToAddress;
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::address::{ToAddress, WordIndex};
+use crate::alloc::{allocate_large, largest_object};
+use crate::barrier::{Buffer, Recorded, is_to_be_recorded};
+use crate::core::Core;
 use crate::error::AllocError;
+use crate::geometry::{LARGE_OBJECT_BYTES, REGION_BYTES, WORD_BYTES};
 use crate::layout::Header;
+use crate::region::Class;
 
 /// Why an allocation could not be satisfied at once.
 #[derive(Copy, Clone, Debug)]
 pub enum Exhausted {
-    /// There may be memory after a collection: block (be in a blocked state) in
-    /// `Heap::wait_for_memory`, then try again.
+    /// There may be memory after a collection: call `Heap::wait_for_memory` in a blocked state, then
+    /// try again.
     Wait(MemoryNeed),
     /// There never will be.
     Never(AllocError),
@@ -19,24 +37,251 @@ pub enum Exhausted {
 #[derive(Copy, Clone, Debug)]
 pub struct MemoryNeed {
     pub(crate) bytes: usize,
-    pub(crate) since_cycle: u64,
+    /// Cycles that had begun when the allocation failed.
+    pub(crate) cycles_begun: u64,
 }
 
-/// What the collector keeps for one mutator. `!Sync`, `Send`.
-#[derive(Debug)]
-pub struct MutatorContext(std::cell::Cell<()>);
+/// What the collector keeps for one mutator.
+pub struct MutatorContext {
+    core: Arc<Core>,
+    cursor: Cell<usize>,
+    limit: Cell<usize>,
+    /// Where the current buffer began (statistics).
+    begin: Cell<usize>,
+    marking: Cell<bool>,
+    shades: UnsafeCell<Box<Buffer>>,
+    slots: UnsafeCell<Box<Buffer>>,
+}
+
+impl fmt::Debug for MutatorContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MutatorContext")
+            .field("buffer", &(self.cursor.get()..self.limit.get()))
+            .field("marking", &self.marking.get())
+            .finish_non_exhaustive()
+    }
+}
 
 impl MutatorContext {
-    /// Allocates an object: memory behind the header is zero, the header is written.
-    pub fn allocate(&self, _header: Header, _bytes: usize) -> Result<ToAddress, Exhausted> { todo!() }
-    /// Allocates an object that will never move.
-    pub fn allocate_pinned(&self, _header: Header, _bytes: usize) -> Result<ToAddress, Exhausted> { todo!() }
-    /// Whether `bytes` in total can be allocated in small objects from the current buffer with no refill.
-    pub fn reserve(&self, _bytes: usize) -> Result<(), Exhausted> { todo!() }
-    /// Stores a reference into a slot of a heap object (write barrier included; Release).
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self {
+            cursor: Cell::new(0),
+            limit: Cell::new(0),
+            begin: Cell::new(0),
+            marking: Cell::new(core.barrier_is_on()),
+            shades: UnsafeCell::new(core.barrier.empty()),
+            slots: UnsafeCell::new(core.barrier.empty()),
+            core,
+        }
+    }
+
+    /// Allocates an object of `bytes` bytes (as [`Header::object_bytes`] says): the header is
+    /// written, everything behind it is zero. Never waits.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if there is no memory now, or never will be.
+    #[inline]
+    pub fn allocate(&self, header: Header, bytes: usize) -> Result<ToAddress, Exhausted> {
+        debug_assert!(bytes == header.object_bytes());
+        let start = self.cursor.get();
+        if bytes <= self.limit.get() - start {
+            self.cursor.set(start + bytes);
+            return Ok(begin_object(ToAddress::new(start), header));
+        }
+        self.allocate_slow(header, bytes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn allocate_slow(&self, header: Header, bytes: usize) -> Result<ToAddress, Exhausted> {
+        let core = &*self.core;
+        let address = if bytes > LARGE_OBJECT_BYTES {
+            if bytes > largest_object(&core.space) {
+                return Err(Exhausted::Never(self.too_large(bytes)));
+            }
+            core.stats.counters.allocated_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            let address = allocate_large(&core.space, header, bytes);
+            core.consider_cycle();
+            address
+        } else if bytes > core.options.buffer_bytes / 4 {
+            core.stats.counters.allocated_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            let address = core.shared.medium.cut(&core.space, bytes);
+            core.consider_cycle();
+            address
+        } else {
+            return match self.refill(core.options.buffer_bytes) {
+                Some(()) => self.allocate(header, bytes),
+                None => Err(self.exhausted(bytes)),
+            };
+        };
+        address.map(|address| begin_object(address, header)).ok_or_else(|| self.exhausted(bytes))
+    }
+
+    /// Allocates an object that never moves. Its region stays in place as long as it is live.
+    ///
+    /// # Errors
+    /// As [`Self::allocate`].
+    pub fn allocate_pinned(&self, header: Header, bytes: usize) -> Result<ToAddress, Exhausted> {
+        if bytes > LARGE_OBJECT_BYTES {
+            return self.allocate(header, bytes);
+        }
+        self.core.stats.counters.allocated_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let address = self.core.shared.pinned.cut(&self.core.space, bytes);
+        self.core.consider_cycle();
+        address.map(|address| begin_object(address, header)).ok_or_else(|| self.exhausted(bytes))
+    }
+
+    /// Makes sure that objects of `bytes` bytes in all can be allocated with no refill, and so
+    /// without failing.
+    ///
+    /// # Errors
+    /// [`Exhausted`]; more than [`LARGE_OBJECT_BYTES`] at once is too large.
+    pub fn reserve(&self, bytes: usize) -> Result<(), Exhausted> {
+        if self.limit.get() - self.cursor.get() >= bytes {
+            return Ok(());
+        }
+        if bytes > LARGE_OBJECT_BYTES {
+            return Err(Exhausted::Never(AllocError::TooLarge { bytes, most: LARGE_OBJECT_BYTES }));
+        }
+        let bytes = bytes.next_multiple_of(WORD_BYTES);
+        self.refill(bytes.max(self.core.options.buffer_bytes)).ok_or_else(|| self.exhausted(bytes))
+    }
+
+    /// Whether this mutator's write barrier is on.
+    #[inline]
+    #[must_use]
+    pub fn is_marking(&self) -> bool {
+        self.marking.get()
+    }
+
+    /// Stores a reference into a slot of a heap object: the write barrier, then the store (Release:
+    /// pairs with the Acquire of whoever loads the slot, so that the object's contents are seen).
+    ///
     /// # Safety
-    /// `slot` is a reference slot of an object of this heap; `value` is an object of this heap.
-    pub unsafe fn store(&self, _slot: &AtomicU64, _value: Option<ToAddress>) { todo!() }
-    /// To be called with every reference that is put into a root slot.
-    pub fn shade(&self, _object: ToAddress) { todo!() }
+    /// `slot` is a reference slot of an object of this heap, and `value` an object of this heap; the
+    /// mutator is running.
+    #[inline]
+    pub unsafe fn store(&self, slot: &AtomicU64, value: Option<ToAddress>) {
+        if self.marking.get() {
+            self.barrier(slot, value);
+        }
+        // Release: pairs with the Acquire load in marking and in the embedder's loads.
+        slot.store(value.map_or(0, |object| object.get() as u64), Ordering::Release);
+    }
+
+    /// Shades the old and the new value and records the slot (design section 5).
+    #[cold]
+    #[inline(never)]
+    fn barrier(&self, slot: &AtomicU64, value: Option<ToAddress>) {
+        let old = slot.load(Ordering::Relaxed);
+        if old != 0 {
+            self.shade_marking(ToAddress::new(old as usize));
+        }
+        if let Some(new) = value {
+            self.shade_marking(new);
+            let space = &self.core.space;
+            let slot = space.range.word_at(std::ptr::from_ref(slot).expose_provenance());
+            if is_to_be_recorded(space, slot.region(), space.range.region(new)) {
+                self.push(Recorded::Slots, slot);
+            }
+        }
+    }
+
+    /// To be called with every reference that is put into a root slot, or made reachable for others
+    /// in any other way than by [`Self::store`].
+    #[inline]
+    pub fn shade(&self, object: ToAddress) {
+        if self.marking.get() {
+            self.shade_marking(object);
+        }
+    }
+
+    #[cold]
+    fn shade_marking(&self, object: ToAddress) {
+        let space = &self.core.space;
+        let word = space.range.word(object);
+        if space.regions.class(word.region()) != Class::Fresh && !space.live.is_marked(word) {
+            self.push(Recorded::Shades, word);
+        }
+    }
+
+    fn push(&self, kind: Recorded, entry: WordIndex) {
+        let buffer = match kind {
+            Recorded::Shades => &self.shades,
+            Recorded::Slots => &self.slots,
+        };
+        // SAFETY: the module's contract: only one party uses the context at a time, and no reference
+        // into the cell outlives this function.
+        let buffer = unsafe { &mut *buffer.get() };
+        if buffer.push(entry) {
+            self.core.barrier.hand_over(kind, buffer);
+        }
+    }
+
+    /// Cuts a new buffer.
+    fn refill(&self, bytes: usize) -> Option<()> {
+        self.retire_buffer();
+        let start = self.core.shared.small.cut(&self.core.space, bytes);
+        self.core.consider_cycle();
+        let start = start?.get();
+        self.begin.set(start);
+        self.cursor.set(start);
+        self.limit.set(start + bytes);
+        Some(())
+    }
+
+    /// Gives up the rest of the buffer, so that its region can be walked.
+    pub(crate) fn retire_buffer(&self) {
+        let (cursor, limit) = (self.cursor.get(), self.limit.get());
+        if cursor < limit {
+            begin_object(ToAddress::new(cursor), Header::filler(limit - cursor));
+        }
+        let allocated = (cursor - self.begin.get()) as u64;
+        self.core.stats.counters.allocated_bytes.fetch_add(allocated, Ordering::Relaxed);
+        self.begin.set(0);
+        self.cursor.set(0);
+        self.limit.set(0);
+    }
+
+    /// Turns the barrier on or off.
+    pub(crate) fn set_marking(&self, marking: bool) {
+        self.marking.set(marking);
+    }
+
+    /// Hands the barrier's records over to the collector.
+    pub(crate) fn hand_over_records(&self) {
+        // SAFETY: as in `push`.
+        unsafe {
+            self.core.barrier.hand_over(Recorded::Shades, &mut *self.shades.get());
+            self.core.barrier.hand_over(Recorded::Slots, &mut *self.slots.get());
+        }
+    }
+
+    /// The part of the current buffer that is allocated, for the verifier: `(begin, cursor)`.
+    pub(crate) fn buffer(&self) -> (usize, usize, usize) {
+        (self.begin.get(), self.cursor.get(), self.limit.get())
+    }
+
+    #[cold]
+    fn exhausted(&self, bytes: usize) -> Exhausted {
+        let limit = self.core.space.limit() * REGION_BYTES;
+        if self.core.never_collects() {
+            return Exhausted::Never(AllocError::HeapLimit { bytes, limit });
+        }
+        Exhausted::Wait(MemoryNeed { bytes, cycles_begun: self.core.cycles_begun() })
+    }
+
+    #[cold]
+    fn too_large(&self, bytes: usize) -> AllocError {
+        AllocError::TooLarge { bytes, most: largest_object(&self.core.space) }
+    }
+}
+
+/// Writes an object's header into memory that was cut for it.
+#[inline]
+fn begin_object(address: ToAddress, header: Header) -> ToAddress {
+    // SAFETY: callers pass memory inside a buffer or a piece that this thread just cut: mapped,
+    // aligned to a word, and nobody else's.
+    unsafe { address.as_ptr::<u64>().write(header.to_bits()) };
+    address
 }

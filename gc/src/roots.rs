@@ -1,43 +1,207 @@
-//! Root slots (stub: signatures are final, bodies to come).
-use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+//! Root slots: the only roots there are.
+//!
+//! A root slot is a word in a page of the root window: zero or odd (no reference), or the address of
+//! an object. Mutators write slots at any time; marking scans them while they do; at the flip they
+//! are rewritten, in the pause (*hot* pages, and a few others) or lazily, by taking the pages like
+//! any region that holds slots (*paged* pages). So the pause does not grow with the number of roots.
+//!
+//! Rules for whoever writes slots:
+//! 1. a reference that is put into a slot is given to [`MutatorContext::shade`] (a flag test);
+//! 2. a slot that is not needed any more is cleared; nothing else is needed on removal, because
+//!    whatever was loaded from it meanwhile was shaded when it was stored;
+//! 3. a slot is used only between `allocate` and `free` of its page.
+//!
+//! [`MutatorContext::shade`]: crate::context::MutatorContext::shade
 
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::address::{PageIndex, RegionIndex, ToAddress};
 use crate::error::AllocError;
+use crate::geometry::{PAGE_BYTES, REGION_PAGES, WINDOW_BYTES, WINDOW_REGIONS, WORD_BYTES};
+use crate::space::Space;
 
 /// Root slots in a page.
-pub const ROOT_SLOTS: usize = 512;
+pub const ROOT_SLOTS: usize = PAGE_BYTES / WORD_BYTES;
+const ROOT_PAGES: usize = WINDOW_BYTES / PAGE_BYTES;
+/// The first region of the root window holds the hot pages and is never taken.
+const HOT_REGION: RegionIndex = RegionIndex(0);
 
 /// How a page of root slots is treated at the flip.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum RootPageKind {
-    /// Rewritten in the pause: for the slots a thread touches at once. At most one or two a thread.
+    /// Rewritten in the pause: for the slots that a thread touches at once. One for each thread.
     Hot,
-    /// Rewritten lazily, when first touched or by a worker.
+    /// Rewritten when first touched, or by a worker.
     Paged,
 }
 
-/// A page of root slots. A slot is zero or odd (no reference), or the address of an object.
+/// A page of root slots.
 #[derive(Debug)]
 pub struct RootPage {
     slots: NonNull<AtomicU64>,
+    page: PageIndex,
 }
+
+// SAFETY: the page is a range of atomics that lives as long as its heap, and `RootPage` is only an
+// address and an index; the embedder keeps the heap alive while it holds pages (`RootSpace::free`).
 unsafe impl Send for RootPage {}
+// SAFETY: as above.
 unsafe impl Sync for RootPage {}
 
 impl RootPage {
-    /// The page's `ROOT_SLOTS` slots.
-    pub fn slots(&self) -> &[AtomicU64] { unsafe { std::slice::from_raw_parts(self.slots.as_ptr(), ROOT_SLOTS) } }
+    /// The page's [`ROOT_SLOTS`] slots.
+    #[inline]
+    #[must_use]
+    pub const fn slots(&self) -> &[AtomicU64] {
+        // SAFETY: the page lies in the root window, is mapped readable and writable as long as the
+        // heap exists, is aligned, and all accesses to it are atomic.
+        unsafe { std::slice::from_raw_parts(self.slots.as_ptr(), ROOT_SLOTS) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct FreePages {
+    hot: Vec<PageIndex>,
+    paged: Vec<PageIndex>,
 }
 
 /// A heap's pages of root slots.
 #[derive(Debug)]
-pub struct RootSpace(());
+pub struct RootSpace {
+    space: Arc<Space>,
+    free: Mutex<FreePages>,
+    /// One bit for each page of the root window.
+    in_use: Box<[AtomicU64]>,
+    paged_in_use: AtomicUsize,
+}
 
 impl RootSpace {
-    /// A page of empty slots (all zero).
-    pub fn allocate(&self, _kind: RootPageKind) -> Result<RootPage, AllocError> { todo!() }
+    pub(crate) fn new(space: Arc<Space>) -> Self {
+        let hot = space.allocate_root_region();
+        assert_eq!(hot, Some(HOT_REGION), "the root window is the first, and empty");
+        let mut free = FreePages::default();
+        add_pages(&mut free.hot, HOT_REGION);
+        Self {
+            space,
+            free: Mutex::new(free),
+            in_use: (0..ROOT_PAGES / 64).map(|_| AtomicU64::new(0)).collect(),
+            paged_in_use: AtomicUsize::new(0),
+        }
+    }
+
+    /// A page of empty slots (all zero). A hot page is a paged one if there are too many threads.
+    ///
+    /// # Errors
+    /// [`AllocError::SystemRefused`] if the root window is full (2^27 slots).
+    pub fn allocate(&self, kind: RootPageKind) -> Result<RootPage, AllocError> {
+        let page = self.take_free(kind)?;
+        let address = self.space.range.page_address(page);
+        let slots = NonNull::new(address.as_ptr::<AtomicU64>()).expect("windows are not at address zero");
+        let page = RootPage { slots, page };
+        // Outside the lock: this may fault.
+        for slot in page.slots() {
+            slot.store(0, Ordering::Relaxed);
+        }
+        if page.page.region() != HOT_REGION {
+            self.paged_in_use.fetch_add(1, Ordering::Relaxed);
+        }
+        // Release: pairs with the Acquire in `pages_in_use`; a scan sees the slots cleared.
+        self.in_use[page.page.index() / 64].fetch_or(1 << (page.page.index() % 64), Ordering::Release);
+        Ok(page)
+    }
+
+    fn take_free(&self, kind: RootPageKind) -> Result<PageIndex, AllocError> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (RootPageKind::Hot, Some(page)) = (kind, free.hot.pop()) {
+            return Ok(page);
+        }
+        if free.paged.is_empty() {
+            let region =
+                self.space.allocate_root_region().ok_or(AllocError::SystemRefused { bytes: PAGE_BYTES })?;
+            add_pages(&mut free.paged, region);
+        }
+        Ok(free.paged.pop().expect("a region has pages"))
+    }
+
     /// Gives a page back. Its slots are no roots any more.
-    pub fn free(&self, _page: RootPage) { todo!() }
-    /// Whether `address` lies in a page of root slots of this heap.
-    pub fn contains(&self, _address: usize) -> bool { todo!() }
+    pub fn free(&self, page: RootPage) {
+        let index = page.page.index();
+        // Relaxed: a scan that still sees the page reads slots that hold references or nothing.
+        self.in_use[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Relaxed);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if page.page.region() == HOT_REGION {
+            free.hot.push(page.page);
+        } else {
+            self.paged_in_use.fetch_sub(1, Ordering::Relaxed);
+            free.paged.push(page.page);
+        }
+    }
+
+    /// Whether `address` lies in the root window of this heap.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, address: usize) -> bool {
+        address.wrapping_sub(self.space.range.base()) < WINDOW_BYTES
+    }
+
+    /// Number of paged pages in use.
+    pub(crate) fn paged_in_use(&self) -> usize {
+        self.paged_in_use.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_in_use(&self, page: PageIndex) -> bool {
+        // Relaxed: asked in the pause or after it, which ordered it.
+        self.in_use[page.index() / 64].load(Ordering::Relaxed) & (1 << (page.index() % 64)) != 0
+    }
+
+    /// Pages in use, hot ones first.
+    pub(crate) fn pages_in_use(&self) -> impl Iterator<Item = PageIndex> + '_ {
+        self.in_use.iter().enumerate().flat_map(|(word, bits)| {
+            // Acquire: pairs with the Release in `allocate`.
+            let mut bits = bits.load(Ordering::Acquire);
+            std::iter::from_fn(move || {
+                let bit = (bits != 0).then(|| bits.trailing_zeros())?;
+                bits &= bits - 1;
+                Some(PageIndex(word as u32 * 64 + bit))
+            })
+        })
+    }
+
+    /// Hot pages in use: rewritten in every pause.
+    pub(crate) fn hot_pages(&self) -> impl Iterator<Item = PageIndex> + '_ {
+        self.pages_in_use().take_while(|page| page.region() == HOT_REGION)
+    }
+
+    /// Paged pages in use.
+    pub(crate) fn paged_pages(&self) -> impl Iterator<Item = PageIndex> + '_ {
+        self.pages_in_use().skip_while(|page| page.region() == HOT_REGION)
+    }
+
+    /// Regions that hold paged pages.
+    pub(crate) fn paged_regions(&self) -> impl Iterator<Item = RegionIndex> + '_ {
+        (1..WINDOW_REGIONS as u32)
+            .map(RegionIndex)
+            .take_while(|&region| self.space.regions.usage(region) == crate::region::Use::Roots)
+    }
+
+    /// The slots of a page, by its to-space address: for marking, and for the pause.
+    pub(crate) fn slots(&self, page: PageIndex) -> &[AtomicU64] {
+        // SAFETY: as in `RootPage::slots`: the root window is mapped, accesses are atomic. Callers
+        // are marking (no page is missing then) and the pause (before anything is taken).
+        unsafe { std::slice::from_raw_parts(self.space.range.page_address(page).as_ptr(), ROOT_SLOTS) }
+    }
+}
+
+fn add_pages(list: &mut Vec<PageIndex>, region: RegionIndex) {
+    let first = region.first_page().0;
+    list.extend((first..first + REGION_PAGES as u32).rev().map(PageIndex));
+}
+
+/// The reference in a root slot's value, if it holds one.
+#[inline]
+#[must_use]
+pub(crate) const fn root_reference(value: u64) -> Option<ToAddress> {
+    if value == 0 || value & 1 != 0 { None } else { Some(ToAddress::new(value as usize)) }
 }

@@ -1,0 +1,197 @@
+//! When a cycle starts, and who waits for one.
+//!
+//! Mutators ask (on the slow path of allocation, when they run out, explicitly) and the controller
+//! thread answers. Policy: a cycle starts when so much of the heap is used that, at the rate seen in
+//! the last cycle, what is left lasts for a whole cycle, with a margin.
+//!
+//! Everything but the trigger level is under one mutex; cycles are rare.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::context::MemoryNeed;
+use crate::error::AllocError;
+use crate::events::Trigger;
+use crate::geometry::REGION_BYTES;
+use crate::plan::Pressure;
+use crate::space::Space;
+
+/// Free memory after which time without a cycle is given back to the system.
+const IDLE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+struct State {
+    requested: Option<(Trigger, Pressure)>,
+    stopping: bool,
+    begun: u64,
+    completed: u64,
+    /// The number of the last complete cycle that was made under pressure.
+    completed_under_pressure: u64,
+}
+
+/// Requests for cycles.
+#[derive(Debug)]
+pub struct Control {
+    state: Mutex<State>,
+    /// The controller waits here.
+    wanted: Condvar,
+    /// Those wait here who need memory, or a complete cycle.
+    progress: Condvar,
+    begun: AtomicU64,
+    trigger_regions: AtomicUsize,
+    occupancy_requested: AtomicBool,
+}
+
+/// What the controller is to do next.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Run a cycle.
+    Collect(Trigger, Pressure),
+    /// Nothing happened for a while: give memory back.
+    Idle,
+    /// End.
+    Stop,
+}
+
+impl Control {
+    /// For a heap of `limit` regions: the first cycle starts when half of it is used.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            wanted: Condvar::new(),
+            progress: Condvar::new(),
+            begun: AtomicU64::new(0),
+            trigger_regions: AtomicUsize::new((limit / 2).max(1)),
+            occupancy_requested: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Used regions from which on a cycle is wanted.
+    #[inline]
+    pub fn trigger_regions(&self) -> usize {
+        self.trigger_regions.load(Ordering::Relaxed)
+    }
+
+    /// Cycles that have begun.
+    pub fn cycles_begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a cycle because the heap fills up.
+    pub fn request_for_occupancy(&self) {
+        if !self.occupancy_requested.swap(true, Ordering::Relaxed) {
+            self.request(Trigger::Occupancy, Pressure::Normal);
+        }
+    }
+
+    /// Asks for a cycle that begins after this call.
+    pub fn request(&self, trigger: Trigger, pressure: Pressure) {
+        self.raise(&mut self.lock(), trigger, pressure);
+    }
+
+    fn raise(&self, state: &mut State, trigger: Trigger, pressure: Pressure) {
+        let stronger = match state.requested {
+            Some((_, before)) => before as u8 <= pressure as u8,
+            None => true,
+        };
+        if stronger {
+            state.requested = Some((trigger, pressure));
+        }
+        self.wanted.notify_one();
+    }
+
+    /// Asks for a cycle and waits until it is complete.
+    pub fn collect(&self, pressure: Pressure) {
+        let mut state = self.lock();
+        let wanted = state.begun + 1;
+        self.raise(&mut state, Trigger::Explicit, pressure);
+        while state.completed < wanted && !state.stopping {
+            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until `space` has what is needed.
+    ///
+    /// # Errors
+    /// [`AllocError::HeapLimit`] when a whole cycle that began after the need arose, with memory
+    /// known to be short, has not freed enough.
+    pub fn wait_for_memory(&self, space: &Space, need: MemoryNeed) -> Result<(), AllocError> {
+        // One region more than the object needs: for whoever else allocates meanwhile.
+        let regions = need.bytes.div_ceil(REGION_BYTES);
+        let mut state = self.lock();
+        loop {
+            if space.available() >= regions && (regions == 1 || state.completed > need.cycles_begun) {
+                return Ok(());
+            }
+            if state.completed_under_pressure > need.cycles_begun {
+                return Err(AllocError::HeapLimit { bytes: need.bytes, limit: space.limit() * REGION_BYTES });
+            }
+            self.raise(&mut state, Trigger::Exhausted, Pressure::High);
+            // Memory comes back region by region, without the lock: look again soon.
+            let (next, _) = self
+                .progress
+                .wait_timeout(state, Duration::from_millis(1))
+                .unwrap_or_else(PoisonError::into_inner);
+            state = next;
+        }
+    }
+
+    /// The controller: waits for something to do.
+    pub fn next_order(&self) -> Order {
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return Order::Stop;
+            }
+            if let Some((trigger, pressure)) = state.requested.take() {
+                state.begun += 1;
+                self.begun.store(state.begun, Ordering::Relaxed);
+                return Order::Collect(trigger, pressure);
+            }
+            let (next, timeout) =
+                self.wanted.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if timeout.timed_out() && state.requested.is_none() && !state.stopping {
+                return Order::Idle;
+            }
+        }
+    }
+
+    /// The controller: a cycle is complete.
+    pub fn completed(&self, pressure: Pressure) {
+        let mut state = self.lock();
+        state.completed = state.begun;
+        if pressure != Pressure::Normal {
+            state.completed_under_pressure = state.begun;
+        }
+        self.occupancy_requested.store(false, Ordering::Relaxed);
+        self.progress.notify_all();
+    }
+
+    /// The controller: memory came back.
+    pub fn memory_freed(&self) {
+        self.progress.notify_all();
+    }
+
+    /// Ends the controller, and everybody's waiting.
+    pub fn stop(&self) {
+        self.lock().stopping = true;
+        self.wanted.notify_all();
+        self.progress.notify_all();
+    }
+
+    /// Sets when the next cycle starts, from what the last one left and needed: `used` regions are in
+    /// use now, and `allocated` were allocated from its beginning until its memory was back.
+    pub fn set_trigger(&self, limit: usize, used: usize, allocated: usize) {
+        let free = limit.saturating_sub(used);
+        let margin = allocated + allocated / 2 + (limit / 16).max(2);
+        let trigger = limit.saturating_sub(margin).max(used + free / 4).min(limit.saturating_sub(1));
+        self.trigger_regions.store(trigger.max(used + 1), Ordering::Relaxed);
+    }
+}

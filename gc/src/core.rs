@@ -1,0 +1,110 @@
+//! What all parts of a heap share.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::alloc::SharedRegions;
+use crate::barrier::BarrierQueues;
+use crate::control::Control;
+use crate::embedder::Embedder;
+use crate::events::Listener;
+use crate::options::{HeapOptions, Mode};
+use crate::roots::RootSpace;
+use crate::serve::Serving;
+use crate::space::Space;
+use crate::stats::Statistics;
+
+/// The heap's parts. One for each heap, shared by its handles, contexts and threads.
+pub struct Core {
+    /// Options, resolved; `mode` is the mode in use.
+    pub options: HeapOptions,
+    /// Memory and side tables.
+    pub space: Arc<Space>,
+    /// Root slots.
+    pub roots: RootSpace,
+    /// The barrier's records.
+    pub barrier: BarrierQueues,
+    /// Regions mutators share.
+    pub shared: SharedRegions,
+    /// Statistics.
+    pub stats: Arc<Statistics>,
+    /// When to collect, and who waits for it.
+    pub control: Control,
+    /// Serving of missing pages.
+    pub serving: Serving,
+    /// The embedder's threads.
+    pub embedder: Arc<dyn Embedder>,
+    listeners: Mutex<Vec<Arc<dyn Listener>>>,
+    barrier_on: AtomicBool,
+    /// Held by the collector from the plan to the flip, and by whoever pins.
+    pub pin_gate: Mutex<()>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        options: HeapOptions,
+        space: Arc<Space>,
+        stats: Arc<Statistics>,
+        serving: Serving,
+        embedder: Arc<dyn Embedder>,
+    ) -> Self {
+        Self {
+            roots: RootSpace::new(space.clone()),
+            control: Control::new(space.limit()),
+            barrier: BarrierQueues::default(),
+            shared: SharedRegions::new(),
+            listeners: Mutex::new(vec![]),
+            barrier_on: AtomicBool::new(false),
+            pin_gate: Mutex::new(()),
+            options,
+            space,
+            stats,
+            serving,
+            embedder,
+        }
+    }
+
+    /// Whether new contexts begin with the barrier on. Changed before the handshake that tells the
+    /// attached ones; attaching excludes the handshake's enumeration (`Embedder`, rule 3).
+    pub(crate) fn barrier_is_on(&self) -> bool {
+        self.barrier_on.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_barrier(&self, on: bool) {
+        self.barrier_on.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn never_collects(&self) -> bool {
+        self.options.mode == Mode::NoGc
+    }
+
+    pub(crate) fn cycles_begun(&self) -> u64 {
+        self.control.cycles_begun()
+    }
+
+    /// Called by mutators when they got a region or a buffer: starts a cycle if it is time.
+    #[inline]
+    pub(crate) fn consider_cycle(&self) {
+        if self.space.used() >= self.control.trigger_regions() && self.options.automatic && !self.never_collects() {
+            self.control.request_for_occupancy();
+        }
+    }
+
+    pub(crate) fn add_listener(&self, listener: Arc<dyn Listener>) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    /// Tells all listeners.
+    pub(crate) fn tell(&self, event: impl Fn(&dyn Listener)) {
+        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            event(&**listener);
+        }
+    }
+}

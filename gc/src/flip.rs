@@ -1,0 +1,378 @@
+//! The flip: what is prepared before the one pause, and the pause itself.
+//!
+//! Run by the controller. [`concurrent_prepare`] decides what is rewritten in the pause and what is
+//! taken, and registers what can be registered before; [`pause_flip`] then makes the plan true: roots
+//! and slots get new addresses or their pages are taken away.
+//!
+//! Nothing in the pause grows with the heap, live data, roots, stacks or bytes allocated. It is:
+//! each mutator's context; the slots recorded since the preparation (bounded by what a region's list
+//! holds, and by how short that time is); the patch budget; hot root pages (one a thread); one
+//! `mremap` a taken run or window; one registration a window.
+//!
+//! Invariants:
+//! 1. After the pause no mutator holds, and no page it can reach contains, an address in an
+//!    evacuated region.
+//! 2. `mremap` comes first, registration second: the kernel moves registered pages one by one.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::address::{RegionIndex, ToAddress, WindowIndex, WordIndex};
+use crate::barrier::Recorded;
+use crate::core::Core;
+use crate::embedder::WorldStopped;
+use crate::forward::patch;
+use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
+use crate::plan::{Plan, slot_needs_rewriting};
+use crate::region::{Class, Service, Use, Verdict};
+use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT};
+use crate::space::{Contents, Role};
+use crate::sys::PageService;
+
+/// Paged root pages that are rewritten in the pause rather than taken: about 2 µs each.
+const ROOT_PAGES_IN_PAUSE: usize = 8;
+/// What taking costs in the pause, in microseconds: a call, each region of it, a whole window.
+const RUN_US: usize = 8;
+const REGION_US: usize = 1;
+const WINDOW_US: usize = 50;
+
+/// Regions to be taken with one call.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    first: RegionIndex,
+    regions: u32,
+}
+
+/// What the pause will do, decided before it.
+#[derive(Debug, Default)]
+pub struct Preparation {
+    /// Slots that are rewritten in the pause.
+    slots: Vec<WordIndex>,
+    /// Whether the paged root pages are rewritten in the pause (else their regions are taken).
+    roots_in_pause: bool,
+    runs: Vec<Run>,
+    windows: Vec<WindowIndex>,
+    /// Windows to be registered in the pause.
+    register: Vec<WindowIndex>,
+    /// Windows registered already.
+    registered: Vec<WindowIndex>,
+}
+
+/// What is being compacted: only reclaim ends it.
+#[derive(Debug)]
+pub struct Compacting {
+    /// The plan.
+    pub plan: Plan,
+    /// Windows that are registered.
+    pub registered: Vec<WindowIndex>,
+    /// Windows that were taken whole.
+    pub windows: Vec<WindowIndex>,
+    /// Runs of regions that were taken.
+    pub runs: Vec<Run>,
+    /// Regions with missing units.
+    pub missing: Vec<RegionIndex>,
+    /// Slots patched in the pause.
+    pub patched: u64,
+}
+
+impl Run {
+    /// First address and bytes.
+    #[must_use]
+    pub fn range(self, core: &Core) -> (ToAddress, usize) {
+        (core.space.range.region_address(self.first), self.regions as usize * REGION_BYTES)
+    }
+
+    fn iter(self) -> impl Iterator<Item = RegionIndex> {
+        (self.first.0..self.first.0 + self.regions).map(RegionIndex)
+    }
+}
+
+/// Decides what is rewritten in the pause and what is taken; registers destinations; begins service.
+///
+/// # Errors
+/// The kernel refuses a registration. Nothing has been changed for mutators then.
+pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparation> {
+    let mut preparation = Preparation::default();
+    core.serving.activate(std::mem::take(&mut plan.slots));
+    let mut taken = divide(core, plan, &mut preparation);
+    preparation.roots_in_pause = core.roots.paged_in_use() <= ROOT_PAGES_IN_PAUSE;
+    if !preparation.roots_in_pause {
+        taken.extend(core.roots.paged_regions());
+    }
+    taken.sort_unstable();
+    group(&taken, &mut preparation);
+    for &region in &taken {
+        core.space.regions.record(region).to_be_taken.store(true, Ordering::Relaxed);
+    }
+    for &window in &preparation.register {
+        core.space.window(window).registered.store(true, Ordering::Relaxed);
+    }
+    for &window in &preparation.windows {
+        core.space.window(window).taken_whole.store(true, Ordering::Relaxed);
+        core.space.trim_window(window);
+    }
+    reserve_staging(core);
+    register_destinations(core, plan, &mut preparation)?;
+    absorb(core, &mut preparation.slots);
+    Ok(preparation)
+}
+
+/// Slots within the budget go to the pause, fewest first; the regions of the others are taken.
+fn divide(core: &Core, plan: &Plan, preparation: &mut Preparation) -> Vec<RegionIndex> {
+    let regions = &core.space.regions;
+    let mut patched: Vec<_> =
+        plan.rewritten.iter().copied().filter(|&region| regions.verdict(region) == Verdict::Patch).collect();
+    patched.sort_by_key(|&region| core.serving.slots_of(core, region).len());
+    let mut budget = core.options.patch_budget;
+    let mut taken: Vec<_> =
+        plan.rewritten.iter().copied().filter(|&region| regions.verdict(region) == Verdict::Scan).collect();
+    for region in patched {
+        let slots = core.serving.slots_of(core, region);
+        if slots.len() <= budget {
+            budget -= slots.len();
+            preparation.slots.extend_from_slice(slots);
+        } else {
+            budget = 0;
+            taken.push(region);
+        }
+    }
+    taken
+}
+
+/// Groups the (sorted) regions into runs, or whole windows where that is cheaper for the pause.
+fn group(taken: &[RegionIndex], preparation: &mut Preparation) {
+    for of_window in taken.chunk_by(|a, b| a.window() == b.window()) {
+        let window = of_window[0].window();
+        let runs: Vec<_> = of_window
+            .chunk_by(|a, b| a.next() == *b)
+            .map(|run| Run { first: run[0], regions: run.len() as u32 })
+            .collect();
+        // The root window holds the hot pages, which are not taken: always by runs.
+        if window.0 != 0 && runs.len() * RUN_US + of_window.len() * REGION_US > WINDOW_US {
+            preparation.windows.push(window);
+        } else {
+            preparation.runs.extend(runs);
+        }
+        preparation.register.push(window);
+    }
+}
+
+/// Staging for the beginning, until evacuated regions are drained.
+fn reserve_staging(core: &Core) {
+    let order = [Role::Young, Role::YoungMarking, Role::Old];
+    for _ in 0..core.options.workers + 1 {
+        match core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty) {
+            Some(region) => core.serving.staging.reserve(&core.space, region),
+            None => break,
+        }
+    }
+}
+
+/// Registers the windows with destinations that are not registered in the pause anyway.
+fn register_destinations(core: &Core, plan: &Plan, preparation: &mut Preparation) -> io::Result<()> {
+    let mut windows: Vec<_> = plan.destinations.iter().map(|region| region.window()).collect();
+    windows.sort_unstable();
+    windows.dedup();
+    windows.retain(|window| !preparation.register.contains(window));
+    for window in windows {
+        core.space.window(window).registered.store(true, Ordering::Relaxed);
+        register(core, window)?;
+        preparation.registered.push(window);
+    }
+    Ok(())
+}
+
+fn page_service(core: &Core) -> &dyn PageService {
+    core.serving.pages.as_deref().expect("a flip with missing pages needs a page service")
+}
+
+fn register(core: &Core, window: WindowIndex) -> io::Result<()> {
+    page_service(core).register(core.space.range.window_address(window), WINDOW_BYTES)
+}
+
+/// Takes in the slots that mutators recorded while the plan was made, so that few are left for the
+/// pause.
+fn absorb(core: &Core, in_pause: &mut Vec<WordIndex>) {
+    core.embedder.handshake(&|context| context.hand_over_records());
+    core.stats.counters.handshakes.fetch_add(1, Ordering::Relaxed);
+    while let Some(buffer) = core.barrier.take(Recorded::Slots) {
+        for &slot in buffer.entries() {
+            if !slot_needs_rewriting(&core.space, slot) {
+                continue;
+            }
+            if is_to_be_taken(core, slot.region()) {
+                core.space.regions.set_verdict(slot.region(), Verdict::Scan);
+            } else {
+                in_pause.push(slot);
+            }
+        }
+        core.barrier.give_back(buffer);
+    }
+}
+
+fn is_to_be_taken(core: &Core, region: RegionIndex) -> bool {
+    core.space.regions.record(region).to_be_taken.load(Ordering::Relaxed)
+        || core.space.window(region.window()).taken_whole.load(Ordering::Relaxed)
+}
+
+/// The pause. Must not fail: what the kernel can refuse here leaves no way back.
+pub fn pause_flip(core: &Core, plan: Plan, preparation: Preparation, _world: &WorldStopped) -> Compacting {
+    end_marking(core);
+    let patched = patch_late_slots(core) + patch_slots(core, &preparation.slots);
+    rewrite_roots(core, preparation.roots_in_pause);
+    take(core, &preparation);
+    let mut missing = vec![];
+    let mut units = announce_taken(core, &preparation, &mut missing);
+    for &region in &plan.destinations {
+        units += core.space.regions.record(region).missing_units.load(Ordering::Relaxed) as usize;
+        missing.push(region);
+    }
+    core.serving.set_missing(missing.clone(), units);
+    let mut registered = preparation.registered;
+    registered.extend(preparation.register);
+    Compacting { plan, registered, windows: preparation.windows, runs: preparation.runs, missing, patched }
+}
+
+/// Turns the barrier off and gives each mutator a new buffer in a new region.
+pub fn end_marking(core: &Core) {
+    core.set_barrier(false);
+    core.embedder.for_each_stopped(&mut |context| {
+        context.retire_buffer();
+        context.hand_over_records();
+        context.set_marking(false);
+    });
+    core.space.set_allocation_class(Class::New);
+    core.shared.close();
+}
+
+/// Slots recorded since the preparation.
+fn patch_late_slots(core: &Core) -> u64 {
+    let mut patched = 0;
+    while let Some(buffer) = core.barrier.take(Recorded::Slots) {
+        for &slot in buffer.entries() {
+            if !slot_needs_rewriting(&core.space, slot) {
+                continue;
+            }
+            if is_to_be_taken(core, slot.region()) {
+                core.space.regions.set_verdict(slot.region(), Verdict::Scan);
+            } else {
+                patched += patch_slots(core, &[slot]);
+            }
+        }
+        core.barrier.give_back(buffer);
+    }
+    patched
+}
+
+/// Rewrites slots where they are: the world is stopped and nothing is taken yet.
+fn patch_slots(core: &Core, slots: &[WordIndex]) -> u64 {
+    let cell = |slot: WordIndex| {
+        // SAFETY: the slot lies in a region in use that is not taken; all accesses are atomic.
+        unsafe { &*core.space.range.address(slot).as_ptr::<AtomicU64>() }
+    };
+    slots.iter().filter(|&&slot| patch(&core.space, cell(slot))).count() as u64
+}
+
+/// Rewrites the hot root pages, and the paged ones if they are few.
+pub fn rewrite_roots(core: &Core, paged: bool) {
+    let mut rewrite = |page| {
+        for slot in core.roots.slots(page) {
+            patch(&core.space, slot);
+        }
+    };
+    core.roots.hot_pages().for_each(&mut rewrite);
+    if paged {
+        core.roots.paged_pages().for_each(&mut rewrite);
+    }
+}
+
+fn take(core: &Core, preparation: &Preparation) {
+    let windows =
+        preparation.windows.iter().map(|&window| (core.space.range.window_address(window), WINDOW_BYTES));
+    for (start, bytes) in preparation.runs.iter().map(|run| run.range(core)).chain(windows) {
+        if let Err(error) = core.space.reservation.take(start, bytes) {
+            panic!("flip: {bytes} bytes at {:#x} cannot be taken: {error}", start.get());
+        }
+    }
+    for &window in &preparation.register {
+        if let Err(error) = register(core, window) {
+            panic!("flip: window {} cannot be registered: {error}", window.0);
+        }
+    }
+}
+
+/// Notes how the taken regions are served. Returns the number of units.
+fn announce_taken(core: &Core, preparation: &Preparation, missing: &mut Vec<RegionIndex>) -> usize {
+    let mut units = 0;
+    for region in preparation.runs.iter().flat_map(|run| run.iter()) {
+        units += announce_region(core, region, missing);
+    }
+    for region in preparation.windows.iter().flat_map(|window| window.regions()) {
+        units += announce_region(core, region, missing);
+    }
+    let counters = &core.stats.counters;
+    counters.regions_taken.fetch_add(missing.len() as u64, Ordering::Relaxed);
+    counters.windows_taken.fetch_add(preparation.windows.len() as u64, Ordering::Relaxed);
+    units
+}
+
+fn announce_region(core: &Core, region: RegionIndex, missing: &mut Vec<RegionIndex>) -> usize {
+    let usage = core.space.regions.usage(region);
+    if matches!(usage, Use::Free | Use::Destination | Use::Staging) {
+        return 0;
+    }
+    let record = core.space.regions.record(region);
+    record.taken.store(true, Ordering::Relaxed);
+    if core.space.regions.verdict(region) == Verdict::Evacuate {
+        // Read in its alias; nobody has an address in it any more.
+        return 0;
+    }
+    let shift = if usage == Use::Roots { ROOT_UNIT_SHIFT } else { RETURN_UNIT_SHIFT };
+    let units = REGION_PAGES >> shift;
+    record.unit_shift.store(shift, Ordering::Relaxed);
+    record.missing_units.store(units as u32, Ordering::Relaxed);
+    core.space.regions.set_service(region, Service::Return);
+    missing.push(region);
+    units
+}
+
+/// The flip of stop-the-world mode: everything is rewritten and built in the pause, in parallel.
+pub fn pause_compact(core: &Core, plan: Plan, pool: &rayon::ThreadPool, _world: &WorldStopped) -> Compacting {
+    let space = &core.space;
+    let patched = AtomicU64::new(0);
+    pool.in_place_scope(|scope| {
+        for &region in &plan.rewritten {
+            let (slots, patched) = (&plan.slots, &patched);
+            scope.spawn(move |_| {
+                let record = space.regions.record(region);
+                let begin = record.slots_begin.load(Ordering::Relaxed) as usize;
+                let end = record.slots_end.load(Ordering::Relaxed) as usize;
+                let changed = crate::build::rewrite_region(space, region, &slots[begin..end]);
+                patched.fetch_add(changed, Ordering::Relaxed);
+            });
+        }
+        for &region in &plan.destinations {
+            scope.spawn(move |_| build_in_place(core, region));
+        }
+    });
+    rewrite_roots(core, true);
+    Compacting {
+        patched: patched.into_inner(),
+        registered: vec![],
+        windows: vec![],
+        runs: vec![],
+        missing: vec![],
+        plan,
+    }
+}
+
+fn build_in_place(core: &Core, region: RegionIndex) {
+    let top = core.space.regions.record(region).top.load(Ordering::Relaxed) as usize;
+    let pages = top.div_ceil(PAGE_BYTES);
+    let to = core.space.range.region_address(region);
+    // SAFETY: a destination is empty, mapped, not registered in this mode, and built by this task
+    // alone; it holds `pages` pages.
+    let _ = unsafe { crate::build::build_pages(&core.space, region.first_page(), pages, to.as_ptr()) };
+    core.space.complete_destination(region);
+    core.stats.counters.built_in_place_bytes.fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
+}

@@ -1,0 +1,308 @@
+//! Marking: concurrent, parallel, with work stealing.
+//!
+//! Run by the marking pool while mutators run (or, in stop-the-world mode, while they do not). Roots
+//! are the root pages; the barrier's shades come in as buffers. Marking ends when a handshake has
+//! handed over all mutators' buffers and nothing in them was new. That one clean round is enough:
+//! an object that a mutator shades during it was reachable, when marking had no grey objects left,
+//! only from objects already scanned, and so is marked.
+//!
+//! By-products: the live map, live bytes of each region, and the slots that point into candidate
+//! regions.
+//!
+//! Invariants:
+//! 1. All barriers are on, and objects are born in fresh regions, before the first root is scanned.
+//! 2. No page is missing while marking runs, so to-space addresses can be read.
+//! 3. Objects in fresh regions are never scanned: what they hold was shaded when it was stored.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_deque::{Injector, Steal, Stealer, Worker};
+use rayon::ThreadPool;
+
+use crate::address::{PageIndex, RegionIndex, ToAddress, WordIndex};
+use crate::barrier::{Recorded, is_to_be_recorded};
+use crate::core::Core;
+use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
+use crate::layout::{Header, Tail};
+use crate::region::Class;
+use crate::roots::root_reference;
+
+/// Elements of a reference array that are scanned as one task.
+const ARRAY_PIECE: u32 = 1024;
+/// Objects whose headers are being prefetched.
+const PREFETCH: usize = 8;
+
+/// What marking found: only the plan can be made of it.
+#[derive(Debug, Default)]
+pub struct Marked {
+    /// Slots that pointed into candidate regions when they were scanned or stored.
+    pub slots: Vec<WordIndex>,
+    /// Bytes found live.
+    pub live_bytes: u64,
+}
+
+/// Something to do: an object to visit, or (if `element` is not 0) the rest of an array to scan from
+/// element `element`.
+#[derive(Copy, Clone, Debug)]
+struct Task {
+    word: WordIndex,
+    element: u32,
+}
+
+/// One worker's results, kept over the rounds of a cycle.
+#[derive(Debug, Default)]
+struct Tally {
+    live_bytes: Vec<u32>,
+    slots: Vec<WordIndex>,
+}
+
+/// Work and termination shared by the workers of one marking.
+#[derive(Debug)]
+pub struct Marking<'a> {
+    core: &'a Core,
+    injector: Injector<Task>,
+    root_pages: Mutex<VecDeque<PageIndex>>,
+    tallies: Vec<Mutex<Tally>>,
+}
+
+impl<'a> Marking<'a> {
+    /// Prepares marking of everything reachable from the root pages in use now.
+    #[must_use]
+    pub fn new(core: &'a Core, workers: usize) -> Self {
+        let regions = core.space.range.regions();
+        let tally = || Mutex::new(Tally { live_bytes: vec![0; regions], slots: vec![] });
+        Self {
+            core,
+            injector: Injector::new(),
+            root_pages: Mutex::new(core.roots.pages_in_use().collect()),
+            tallies: (0..workers).map(|_| tally()).collect(),
+        }
+    }
+
+    /// One round: marks until no work is left that the workers know of.
+    pub fn round(&self, pool: &ThreadPool) {
+        let count = self.tallies.len();
+        let mut deques: Vec<_> = (0..count).map(|_| Worker::new_lifo()).collect();
+        let stealers: Vec<_> = deques.iter().map(Worker::stealer).collect();
+        let active = AtomicUsize::new(count);
+        pool.in_place_scope(|scope| {
+            for (deque, tally) in deques.drain(..).zip(&self.tallies) {
+                let (stealers, active) = (&stealers, &active);
+                scope.spawn(move |_| {
+                    let tally = &mut *tally.lock().unwrap_or_else(PoisonError::into_inner);
+                    Marker { marking: self, deque, stealers, tally, pending: VecDeque::with_capacity(PREFETCH + 1) }
+                        .run(active);
+                });
+            }
+        });
+    }
+
+    /// Whether mutators handed over objects to be marked.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.core.barrier.is_empty(Recorded::Shades)
+    }
+
+    /// Ends marking: publishes live bytes, collects the recorded slots.
+    #[must_use]
+    pub fn finish(self) -> Marked {
+        let core = self.core;
+        let mut marked = Marked::default();
+        for tally in self.tallies {
+            let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+            for (region, &bytes) in tally.live_bytes.iter().enumerate() {
+                if bytes > 0 {
+                    let record = core.space.regions.record(RegionIndex(region as u32));
+                    record.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    marked.live_bytes += u64::from(bytes);
+                }
+            }
+            marked.slots.extend(tally.slots);
+        }
+        marked
+    }
+}
+
+struct Marker<'a> {
+    marking: &'a Marking<'a>,
+    deque: Worker<Task>,
+    stealers: &'a [Stealer<Task>],
+    tally: &'a mut Tally,
+    /// Tasks whose headers are on their way into the cache.
+    pending: VecDeque<Task>,
+}
+
+impl Marker<'_> {
+    fn run(&mut self, active: &AtomicUsize) {
+        loop {
+            while let Some(task) = self.next() {
+                self.perform(task);
+            }
+            if !self.wait_for_work(active) {
+                return;
+            }
+        }
+    }
+
+    /// The oldest prefetched task; keeps up to `PREFETCH` of them under way.
+    fn next(&mut self) -> Option<Task> {
+        while self.pending.len() < PREFETCH {
+            let Some(task) = self.deque.pop() else { break };
+            prefetch(self.marking.core.space.range.address(task.word));
+            self.pending.push_back(task);
+        }
+        self.pending.pop_front().or_else(|| self.find())
+    }
+
+    /// Work from elsewhere: root pages, mutators' shades, the injector, other workers.
+    fn find(&mut self) -> Option<Task> {
+        let marking = self.marking;
+        let page = marking.root_pages.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some(page) = page {
+            for slot in marking.core.roots.slots(page) {
+                // Acquire: pairs with the Release of whoever stored the reference.
+                if let Some(object) = root_reference(slot.load(Ordering::Acquire)) {
+                    self.discover(marking.core.space.range.word(object));
+                }
+            }
+            return self.deque.pop().or_else(|| self.find());
+        }
+        if let Some(buffer) = marking.core.barrier.take(Recorded::Shades) {
+            let shaded = buffer.entries().len() as u64;
+            marking.core.stats.counters.shaded_objects.fetch_add(shaded, Ordering::Relaxed);
+            buffer.entries().iter().for_each(|&word| self.discover(word));
+            marking.core.barrier.give_back(buffer);
+            return self.deque.pop().or_else(|| self.find());
+        }
+        self.steal()
+    }
+
+    fn steal(&self) -> Option<Task> {
+        loop {
+            let mut retry = false;
+            let from_injector = self.marking.injector.steal_batch_and_pop(&self.deque);
+            let attempts = std::iter::once(from_injector)
+                .chain(self.stealers.iter().map(|stealer| stealer.steal_batch_and_pop(&self.deque)));
+            for attempt in attempts {
+                match attempt {
+                    Steal::Success(task) => return Some(task),
+                    Steal::Retry => retry = true,
+                    Steal::Empty => {}
+                }
+            }
+            if !retry {
+                return None;
+            }
+        }
+    }
+
+    /// Idle until there is work (true) or all workers are idle (false).
+    fn wait_for_work(&self, active: &AtomicUsize) -> bool {
+        // AcqRel, here and below: whoever sees the count reach 0 sees all that was marked.
+        active.fetch_sub(1, Ordering::AcqRel);
+        let mut rounds = 0;
+        loop {
+            if active.load(Ordering::Acquire) == 0 {
+                return false;
+            }
+            if self.stealers.iter().any(|stealer| !stealer.is_empty()) || !self.marking.injector.is_empty() {
+                active.fetch_add(1, Ordering::AcqRel);
+                return true;
+            }
+            rounds += 1;
+            if rounds < 100 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+
+    fn perform(&mut self, task: Task) {
+        let space = &self.marking.core.space;
+        let address = space.range.address(task.word);
+        // SAFETY: no page is missing while marking (invariant 2), and a task's word is the first of
+        // an object (it came from a reference). A header does not change once it was published.
+        let header = Header::from_bits(unsafe { address.as_ptr::<u64>().read() });
+        if task.element != 0 {
+            self.scan_array(task.word, header, task.element);
+            return;
+        }
+        let bytes = header.object_bytes();
+        let is_new = if bytes > LARGE_OBJECT_BYTES {
+            space.live.mark_large(task.word)
+        } else {
+            space.live.mark(task.word, (bytes / WORD_BYTES) as u32)
+        };
+        if is_new {
+            self.tally.live_bytes[task.word.region().index()] += bytes as u32;
+            self.scan(task.word, header);
+        }
+    }
+
+    fn scan(&mut self, word: WordIndex, header: Header) {
+        let layout = header.layout();
+        let mut map = layout.references();
+        while map != 0 {
+            self.scan_slot(word.offset(1 + map.trailing_zeros()));
+            map &= map - 1;
+        }
+        if layout.tail() == Tail::References {
+            self.scan_array(word, header, 0);
+        }
+    }
+
+    /// Scans a piece of an array's tail and leaves the rest for whoever has time.
+    fn scan_array(&mut self, word: WordIndex, header: Header, element: u32) {
+        let layout = header.layout();
+        let end = header.length().min(element.saturating_add(ARRAY_PIECE));
+        if end < header.length() {
+            self.marking.injector.push(Task { word, element: end });
+        }
+        let tail = word.offset(1 + layout.fixed_words());
+        for element in element..end {
+            self.scan_slot(tail.offset(element));
+        }
+    }
+
+    #[inline]
+    fn scan_slot(&mut self, slot: WordIndex) {
+        let space = &self.marking.core.space;
+        // SAFETY: the slot lies in an object that is being scanned; no page is missing (invariant 2).
+        let slot_cell = unsafe { &*space.range.address(slot).as_ptr::<AtomicU64>() };
+        // Acquire: pairs with the Release in `MutatorContext::store`.
+        let value = slot_cell.load(Ordering::Acquire);
+        if value == 0 {
+            return;
+        }
+        let target = space.range.word(ToAddress::new(value as usize));
+        if is_to_be_recorded(space, slot.region(), target.region()) {
+            self.tally.slots.push(slot);
+        }
+        self.discover(target);
+    }
+
+    /// Adds an object to the work unless it is marked.
+    #[inline]
+    fn discover(&mut self, word: WordIndex) {
+        let space = &self.marking.core.space;
+        match space.regions.class(word.region()) {
+            Class::Fresh => {}
+            Class::Free => panic!("reference to word {:#x} in a free region: the heap is corrupt", word.0),
+            Class::New | Class::Settled | Class::Candidate => {
+                if !space.live.is_marked(word) {
+                    self.deque.push(Task { word, element: 0 });
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+fn prefetch(address: ToAddress) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on the cache, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.as_ptr());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

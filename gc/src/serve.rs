@@ -1,0 +1,377 @@
+//! Serving: after the flip, missing pages are built and installed, by workers in order and by (or
+//! for) the mutators that touch them first.
+//!
+//! Run by workers, by faulting mutators in a signal handler (delivery in place) and by the pool on
+//! their behalf (delivery by pool). One routine under all of them: [`serve_unit`]. The protocol is in
+//! [`crate::page_state`]; it neither allocates nor locks.
+//!
+//! Invariants:
+//! 1. `slots` and `order` are written by the controller only while service is inactive.
+//! 2. While service is active, plan, tables and from-space do not change (except as the protocol
+//!    says), so whoever is counted in `inside` may read them.
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::address::{PageIndex, RegionIndex, ToAddress, WordIndex};
+use crate::build::{Sources, build_pages, rewrite_region, rewrite_root_pages};
+use crate::core::Core;
+use crate::events::FaultPath;
+use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
+use crate::install::{Installer, Request, install_zeros};
+use crate::options::Mode;
+use crate::page_state::{self, Claim, UnitState};
+use crate::region::{Service, Use};
+use crate::staging::Staging;
+use crate::sys::PageService;
+use crate::sys::sched::{futex_wait, futex_wake};
+
+/// log2 of the pages that are returned together from a taken region: all of them.
+pub const RETURN_UNIT_SHIFT: u8 = REGION_PAGES.trailing_zeros() as u8;
+/// log2 of the pages of root slots that are returned together: rewriting one looks at each slot.
+pub const ROOT_UNIT_SHIFT: u8 = 2;
+/// How often a unit's state is looked at before sleeping.
+const SPINS: u32 = 200;
+/// Longest sleep before looking again; a wake that was missed costs this much.
+const SLEEP: Duration = Duration::from_micros(500);
+
+/// Serving of one heap.
+#[derive(Debug)]
+pub struct Serving {
+    /// The kernel's page operations; `None` in modes without faults.
+    pub pages: Option<Arc<dyn PageService>>,
+    /// Staging.
+    pub staging: Staging,
+    /// Installing.
+    pub installer: Installer,
+    active: AtomicBool,
+    inside: AtomicU32,
+    /// Units not installed yet.
+    outstanding: AtomicUsize,
+    /// Next region of `order` for a worker to look at.
+    next: AtomicUsize,
+    waiters: AtomicU32,
+    /// Futex word: changes when a unit is installed while somebody waits.
+    installs: AtomicU32,
+    /// The plan's sorted slots (invariant 1).
+    slots: UnsafeCell<Vec<WordIndex>>,
+    /// Regions with missing units, in the order workers take them (invariant 1).
+    order: UnsafeCell<Vec<RegionIndex>>,
+}
+
+// SAFETY: the two cells are written by the controller only while service is inactive and nobody is
+// inside (invariant 1); everything else in them is shared by atomics.
+unsafe impl Sync for Serving {}
+
+impl Serving {
+    /// Serving for a heap of `regions` regions.
+    #[must_use]
+    pub fn new(regions: usize, mode: Mode, pages: Option<Arc<dyn PageService>>) -> Self {
+        Self {
+            pages,
+            staging: Staging::new(regions),
+            installer: Installer::new(mode),
+            active: AtomicBool::new(false),
+            inside: AtomicU32::new(0),
+            outstanding: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            waiters: AtomicU32::new(0),
+            installs: AtomicU32::new(0),
+            slots: UnsafeCell::new(vec![]),
+            order: UnsafeCell::new(vec![]),
+        }
+    }
+
+    /// Begins service: the plan's slots become visible to whoever serves. Before anything is
+    /// registered.
+    pub fn activate(&self, slots: Vec<WordIndex>) {
+        assert!(!self.active.load(Ordering::Relaxed), "service begins once a cycle");
+        // SAFETY: service is inactive (invariant 1).
+        unsafe { *self.slots.get() = slots };
+        self.outstanding.store(0, Ordering::Relaxed);
+        self.next.store(0, Ordering::Relaxed);
+        // SeqCst: pairs with the SeqCst in `enter`, and publishes the slots.
+        self.active.store(true, Ordering::SeqCst);
+    }
+
+    /// Says what is missing, in the order workers take it. In the pause: no mutator can fault.
+    pub fn set_missing(&self, order: Vec<RegionIndex>, units: usize) {
+        // SAFETY: called in the pause, before workers start; handlers do not read `order`.
+        unsafe { *self.order.get() = order };
+        // Release: pairs with the Acquire in `is_complete`.
+        self.outstanding.store(units, Ordering::Release);
+    }
+
+    /// Ends service. Before it: everything is installed and unregistered. Returns when no thread is
+    /// inside any more.
+    pub fn deactivate(&self) {
+        // SeqCst, both: pair with the SeqCst in `enter`.
+        self.active.store(false, Ordering::SeqCst);
+        while self.inside.load(Ordering::SeqCst) != 0 {
+            std::thread::yield_now();
+        }
+        // SAFETY: service is inactive, and nobody is inside (invariant 1).
+        unsafe { (*self.slots.get()).clear() };
+    }
+
+    /// Counts the thread as inside, if service is active.
+    fn enter(&self) -> Option<Inside<'_>> {
+        // SeqCst, both: pair with the SeqCst in `deactivate`; see "end of service" in `page_state`.
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let inside = Inside(self);
+        if self.active.load(Ordering::SeqCst) { Some(inside) } else { None }
+    }
+
+    /// Whether every unit is installed.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        // Acquire: pairs with the AcqRel in `announce`.
+        self.outstanding.load(Ordering::Acquire) == 0
+    }
+
+    fn slots_of(&self, core: &Core, region: RegionIndex) -> &[WordIndex] {
+        let record = core.space.regions.record(region);
+        let begin = record.slots_begin.load(Ordering::Relaxed) as usize;
+        let end = record.slots_end.load(Ordering::Relaxed) as usize;
+        // SAFETY: service is active, so nobody writes the cell (invariant 1).
+        unsafe { &(&*self.slots.get())[begin..end] }
+    }
+
+    fn order(&self) -> &[RegionIndex] {
+        // SAFETY: as in `slots_of`: workers run only while service is active.
+        unsafe { &*self.order.get() }
+    }
+
+    /// Tells waiters that a unit is installed.
+    fn announce(&self) {
+        // AcqRel: pairs with the Acquire in `is_complete`.
+        let last = self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1;
+        // SeqCst: ordered after the SeqCst store of `Installed`; pairs with the SeqCst in `wait`.
+        if last || self.waiters.load(Ordering::SeqCst) > 0 {
+            self.installs.fetch_add(1, Ordering::SeqCst);
+            futex_wake(&self.installs, u32::MAX);
+        }
+    }
+
+    /// Waits until `done`, looking again whenever a unit is installed.
+    fn wait(&self, done: impl Fn() -> bool) {
+        for _ in 0..SPINS {
+            if done() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        // SeqCst, all: pair with the SeqCst in `page_state::installed` and `announce`.
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let seen = self.installs.load(Ordering::SeqCst);
+            if done() {
+                break;
+            }
+            let _ = futex_wait(&self.installs, seen, Some(SLEEP));
+        }
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Waits until every unit is installed.
+    pub fn wait_until_complete(&self) {
+        self.wait(|| self.is_complete());
+    }
+}
+
+/// A thread that is counted as inside.
+struct Inside<'a>(&'a Serving);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        // SeqCst: pairs with the SeqCst load in `deactivate`.
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// First page of the unit that `page` belongs to.
+fn unit_of(core: &Core, page: PageIndex) -> PageIndex {
+    let shift = core.space.regions.record(page.region()).unit_shift.load(Ordering::Relaxed);
+    PageIndex(page.0 >> shift << shift)
+}
+
+fn unit_pages(core: &Core, region: RegionIndex) -> usize {
+    1 << core.space.regions.record(region).unit_shift.load(Ordering::Relaxed)
+}
+
+/// Builds or returns the unit, if nobody else has claimed it.
+pub fn serve_unit(core: &Core, unit: PageIndex) -> Claim {
+    let state = &core.space.unit_state[unit.index()];
+    let claim = page_state::claim(state);
+    if claim != Claim::Mine {
+        return claim;
+    }
+    let region = unit.region();
+    let pages = unit_pages(core, region);
+    let sources = match core.space.regions.service(region) {
+        Service::Build => Some(build_unit(core, unit, pages)),
+        Service::Return => {
+            return_unit(core, unit, pages);
+            None
+        }
+        Service::Zero => unreachable!("a unit of region {} is served, but nothing is to be built", region.0),
+    };
+    page_state::installed(state);
+    if let Some(sources) = sources {
+        release_sources(core, sources);
+    }
+    // AcqRel: the last unit's installer sees that all others are done.
+    let record = core.space.regions.record(region);
+    if record.missing_units.fetch_sub(1, Ordering::AcqRel) == 1
+        && core.space.regions.usage(region) == Use::Destination
+    {
+        core.space.complete_destination(region);
+    }
+    core.serving.announce();
+    Claim::Mine
+}
+
+fn build_unit(core: &Core, unit: PageIndex, pages: usize) -> Sources {
+    let serving = &core.serving;
+    let page_service = serving.pages.as_deref().expect("units are served in concurrent modes");
+    let piece = loop {
+        match serving.staging.take(&core.space, pages) {
+            Some(piece) => break piece,
+            // Held by threads that are building: they give it back without waiting for anybody.
+            None => std::thread::yield_now(),
+        }
+    };
+    // SAFETY: the piece is this thread's alone and has room for the pages; the unit was claimed, so
+    // it is a page of a destination of the complete plan.
+    let sources = unsafe { build_pages(&core.space, unit, pages, piece.address().as_ptr()) };
+    let request = Request {
+        to: core.space.range.page_address(unit),
+        from: piece.address(),
+        bytes: pages * PAGE_BYTES,
+    };
+    let after = serving.installer.install(page_service, &core.stats, request);
+    serving.staging.give_back(piece, pages, after);
+    sources
+}
+
+fn return_unit(core: &Core, unit: PageIndex, pages: usize) {
+    let (space, region) = (&core.space, unit.region());
+    let page_service = core.serving.pages.as_deref().expect("units are served in concurrent modes");
+    let changed = if space.regions.usage(region) == Use::Roots {
+        rewrite_root_pages(space, unit, pages)
+    } else {
+        rewrite_region(space, region, core.serving.slots_of(core, region))
+    };
+    if changed > 0 {
+        core.stats.counters.patched_slots.fetch_add(changed, Ordering::Relaxed);
+        core.stats.counters.patched_bytes.fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
+    }
+    let to = space.range.page_address(unit);
+    let request = Request { to, from: space.range.alias(unit.first_word()), bytes: pages * PAGE_BYTES };
+    let after = core.serving.installer.install(page_service, &core.stats, request);
+    if after == crate::staging::After::Kept && request.bytes == REGION_BYTES {
+        // The copy is what counts now. An error leaves the memory until the alias is closed.
+        let _ = space.reservation.discard(to.get() + WINDOW_BYTES, REGION_BYTES);
+    }
+}
+
+/// The unit's sources have one reader less; those that nobody reads any more become staging.
+fn release_sources(core: &Core, sources: Sources) {
+    let mut region = sources.first;
+    for nth in 0..sources.count {
+        let record = core.space.regions.record(region);
+        let next = record.next_evacuated.load(Ordering::Relaxed);
+        // AcqRel: the last reader sees that all others are done reading (see `page_state`).
+        if record.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            core.serving.staging.drained(region);
+        }
+        if nth + 1 < sources.count {
+            region = RegionIndex(next);
+        }
+    }
+}
+
+/// Serves a mutator's fault on `address`. On return the access can be tried again. Safe in a signal
+/// handler.
+pub fn serve_fault(core: &Core, address: ToAddress) {
+    let start = Instant::now();
+    let Some(_inside) = core.serving.enter() else {
+        // Service ended between the fault and now: the page is there, or not registered any more.
+        return;
+    };
+    let page = core.space.range.word(address).page();
+    let path = match core.space.regions.service(page.region()) {
+        Service::Zero => zero_page(core, page),
+        Service::Build | Service::Return => serve_page(core, page),
+    };
+    core.stats.record_fault(path, start.elapsed());
+}
+
+fn zero_page(core: &Core, page: PageIndex) -> FaultPath {
+    let page_service = core.serving.pages.as_deref().expect("faults happen in concurrent modes");
+    install_zeros(page_service, core.space.range.page_address(page));
+    FaultPath::Zero
+}
+
+fn serve_page(core: &Core, page: PageIndex) -> FaultPath {
+    let unit = unit_of(core, page);
+    let region = page.region();
+    let is_build = core.space.regions.service(region) == Service::Build;
+    if is_build && is_beyond_contents(core, unit) {
+        return zero_page(core, page);
+    }
+    let state = &core.space.unit_state[unit.index()];
+    if page_state::state(state) == UnitState::Installed {
+        // Either it came meanwhile, or nobody ever wrote this page of the taken region.
+        let _ = zero_page(core, page);
+        return FaultPath::Present;
+    }
+    match serve_unit(core, unit) {
+        Claim::Mine if is_build => FaultPath::Built,
+        Claim::Mine => FaultPath::Returned,
+        Claim::Others => {
+            core.serving.wait(|| page_state::state(state) == UnitState::Installed);
+            FaultPath::Waited
+        }
+        Claim::Installed => FaultPath::Present,
+    }
+}
+
+/// Whether no survivor goes to the unit: it is not counted as missing.
+fn is_beyond_contents(core: &Core, unit: PageIndex) -> bool {
+    let top = core.space.regions.record(unit.region()).top.load(Ordering::Relaxed) as usize;
+    unit.in_region() * PAGE_BYTES >= top
+}
+
+/// A worker: serves regions in order until every unit has been claimed. `between` runs after each
+/// unit.
+pub fn work(core: &Core, between: &(dyn Fn() + Sync)) {
+    let serving = &core.serving;
+    let order = serving.order();
+    loop {
+        // Relaxed: only divides the regions; units are claimed one by one.
+        let next = serving.next.fetch_add(1, Ordering::Relaxed);
+        let Some(&region) = order.get(next) else { return };
+        let units = unit_pages(core, region);
+        let first = region.first_page();
+        let end = contents_pages(core, region);
+        for page in (0..end).step_by(units) {
+            if serve_unit(core, PageIndex(first.0 + page as u32)) == Claim::Mine {
+                between();
+            }
+        }
+    }
+}
+
+/// Pages of a region that belong to units to be served.
+fn contents_pages(core: &Core, region: RegionIndex) -> usize {
+    match core.space.regions.service(region) {
+        Service::Build => {
+            let top = core.space.regions.record(region).top.load(Ordering::Relaxed) as usize;
+            top.div_ceil(PAGE_BYTES)
+        }
+        Service::Return | Service::Zero => REGION_PAGES,
+    }
+}

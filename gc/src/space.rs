@@ -1,0 +1,491 @@
+//! The space: windows with their roles, the free regions, and the count of what is in use.
+//!
+//! Regions are handed out and taken back under one lock. That is the slow path of allocation: a
+//! mutator comes here once for every region it fills. Counts are read without it.
+//!
+//! Invariants:
+//! 1. A region is in at most one free list, and then its use is `Free`.
+//! 2. Mutators allocate in windows that are not registered with userfaultfd, as long as such a
+//!    window has a free region (a registered page costs two faults when it is first written).
+//! 3. `used` counts regions that hold objects (no incomplete destinations, no staging, no roots);
+//!    `resident` counts regions of objects or staging that the system has given memory for.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::address::{FromAddress, HeapRange, RegionIndex, ToAddress, WindowIndex, WordIndex};
+use crate::error::HeapError;
+use crate::geometry::{REGION_BYTES, REGION_CHUNKS, REGION_PAGES, STRIDE_BYTES, WINDOW_BYTES, WINDOW_REGIONS};
+use crate::livemap::LiveMap;
+use crate::options::HeapOptions;
+use crate::region::{Class, Regions, Service, Use, Verdict};
+use crate::sys::mapping::{Reservation, SideTable};
+
+/// What a window is for. A role with no free region left borrows from another.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Root slots.
+    Roots,
+    /// Young: mutators allocate here between cycles.
+    Young,
+    /// Young: mutators allocate here while the collector marks. What was filled here is taken at the
+    /// flip if it holds slots to rewrite; the other young windows stay as they are.
+    YoungMarking,
+    /// Old: only the collector puts objects here.
+    Old,
+}
+
+/// What the memory of a region that is handed out may hold.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Contents {
+    /// Old contents are welcome: they spare the system's work.
+    MayBeDirty,
+    /// No page may be present: pages will be installed.
+    MustBeEmpty,
+}
+
+/// State of one window.
+#[derive(Debug)]
+pub struct Window {
+    /// Its role.
+    pub role: Role,
+    /// It is registered with userfaultfd.
+    pub registered: AtomicBool,
+    /// It will be, or was, taken as a whole by the cycle's flip.
+    pub taken_whole: AtomicBool,
+}
+
+/// Free regions: one bit each.
+#[derive(Debug)]
+struct FreeRegions {
+    free: Vec<[u64; WINDOW_REGIONS / 64]>,
+}
+
+impl FreeRegions {
+    fn is_free(&self, region: RegionIndex) -> bool {
+        let bit = region.index() % WINDOW_REGIONS;
+        self.free[region.window().index()][bit / 64] & (1 << (bit % 64)) != 0
+    }
+
+    fn set(&mut self, region: RegionIndex, free: bool) {
+        let bit = region.index() % WINDOW_REGIONS;
+        let word = &mut self.free[region.window().index()][bit / 64];
+        if free { *word |= 1 << (bit % 64) } else { *word &= !(1 << (bit % 64)) }
+    }
+
+    fn in_window(&self, window: WindowIndex) -> impl DoubleEndedIterator<Item = RegionIndex> + '_ {
+        let first = window.0 * WINDOW_REGIONS as u32;
+        (first..first + WINDOW_REGIONS as u32).map(RegionIndex).filter(|&region| self.is_free(region))
+    }
+}
+
+/// The heap's memory and its side tables.
+#[derive(Debug)]
+pub struct Space {
+    /// The reserved addresses.
+    pub range: HeapRange,
+    /// The mapping behind them.
+    pub reservation: Reservation,
+    /// Regions.
+    pub regions: Regions,
+    /// Live map.
+    pub live: LiveMap,
+    /// Per chunk of an evacuated region: where its objects go (see `forward`).
+    pub chunk_destination: SideTable<AtomicU32>,
+    /// Per destination page: the chunk of the first group of objects on it (see `plan`).
+    pub page_source: SideTable<AtomicU32>,
+    /// Per page that begins a unit of claim: its state (see `page_state`).
+    pub unit_state: SideTable<AtomicU8>,
+    windows: Box<[Window]>,
+    free: Mutex<FreeRegions>,
+    /// Class of regions handed out to mutators.
+    allocation_class: AtomicU8,
+    used: AtomicUsize,
+    peak_used: AtomicUsize,
+    resident: AtomicUsize,
+    peak_resident: AtomicUsize,
+    limit: usize,
+    resident_target: AtomicUsize,
+}
+
+impl Space {
+    /// Reserves windows and tables for a heap of `options.limit_bytes`.
+    ///
+    /// # Errors
+    /// [`HeapError::Reserve`].
+    pub fn new(options: &HeapOptions) -> Result<Self, HeapError> {
+        let roles = roles_for(options.limit_bytes);
+        let windows = roles.len() as u32;
+        let reserve = |source| HeapError::Reserve { bytes: windows as usize * STRIDE_BYTES, source };
+        let reservation = Reservation::new(windows).map_err(reserve)?;
+        for (index, role) in roles.iter().enumerate() {
+            let huge = options.huge_pages && *role != Role::Roots;
+            reservation.open_window(WindowIndex(index as u32), huge).map_err(reserve)?;
+        }
+        let regions = windows as usize * WINDOW_REGIONS;
+        Ok(Self {
+            range: reservation.range(),
+            reservation,
+            regions: Regions::new(regions),
+            live: LiveMap::new(regions * REGION_CHUNKS).map_err(reserve)?,
+            chunk_destination: SideTable::new(regions * REGION_CHUNKS).map_err(reserve)?,
+            page_source: SideTable::new(regions * REGION_PAGES).map_err(reserve)?,
+            unit_state: SideTable::new(regions * REGION_PAGES).map_err(reserve)?,
+            windows: roles
+                .iter()
+                .map(|&role| Window {
+                    role,
+                    registered: AtomicBool::new(false),
+                    taken_whole: AtomicBool::new(false),
+                })
+                .collect(),
+            free: Mutex::new(FreeRegions { free: vec![[u64::MAX; WINDOW_REGIONS / 64]; windows as usize] }),
+            allocation_class: AtomicU8::new(Class::New as u8),
+            used: AtomicUsize::new(0),
+            peak_used: AtomicUsize::new(0),
+            resident: AtomicUsize::new(0),
+            peak_resident: AtomicUsize::new(0),
+            limit: options.limit_bytes / REGION_BYTES,
+            resident_target: AtomicUsize::new(options.limit_bytes / REGION_BYTES),
+        })
+    }
+
+    /// A window's state.
+    #[inline]
+    #[must_use]
+    pub fn window(&self, window: WindowIndex) -> &Window {
+        &self.windows[window.index()]
+    }
+
+    /// All windows.
+    pub fn windows(&self) -> impl Iterator<Item = WindowIndex> + use<> {
+        (0..self.windows.len() as u32).map(WindowIndex)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FreeRegions> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The heap's limit, in regions.
+    #[must_use]
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Regions in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Most regions that were in use.
+    #[must_use]
+    pub fn peak_used(&self) -> usize {
+        self.peak_used.load(Ordering::Relaxed)
+    }
+
+    /// Regions the system has given memory for.
+    #[must_use]
+    pub fn resident(&self) -> usize {
+        self.resident.load(Ordering::Relaxed)
+    }
+
+    /// Most regions the system had given memory for.
+    #[must_use]
+    pub fn peak_resident(&self) -> usize {
+        self.peak_resident.load(Ordering::Relaxed)
+    }
+
+    /// How many regions may stay resident; beyond it, freed ones are given back to the system.
+    pub fn set_resident_target(&self, regions: usize) {
+        self.resident_target.store(regions, Ordering::Relaxed);
+    }
+
+    /// Regions that can still be handed out to mutators.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.limit.saturating_sub(self.used())
+    }
+
+    fn add_used(&self, regions: usize) {
+        let used = self.used.fetch_add(regions, Ordering::Relaxed) + regions;
+        self.peak_used.fetch_max(used, Ordering::Relaxed);
+    }
+
+    /// Notes whether a region has memory of the system's.
+    pub fn set_resident(&self, region: RegionIndex, resident: bool) {
+        let record = self.regions.record(region);
+        if record.resident.swap(resident, Ordering::Relaxed) == resident {
+            return;
+        }
+        if resident {
+            let count = self.resident.fetch_add(1, Ordering::Relaxed) + 1;
+            self.peak_resident.fetch_max(count, Ordering::Relaxed);
+        } else {
+            self.resident.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Class of the regions that mutators are given from now on.
+    pub fn set_allocation_class(&self, class: Class) {
+        let _guard = self.lock();
+        self.allocation_class.store(class as u8, Ordering::Relaxed);
+    }
+
+    /// Whether mutators are given fresh regions: objects are born marked.
+    #[must_use]
+    pub fn allocates_fresh(&self) -> bool {
+        self.allocation_class.load(Ordering::Relaxed) == Class::Fresh as u8
+    }
+
+    fn current_class(&self) -> Class {
+        let byte = self.allocation_class.load(Ordering::Relaxed);
+        [Class::New, Class::Candidate, Class::Fresh]
+            .into_iter()
+            .find(|&class| class as u8 == byte)
+            .expect("one of the classes that are allocated in")
+    }
+
+    /// Hands a region out to mutators. `None`: the limit is reached.
+    pub fn allocate_region(&self, usage: Use) -> Option<RegionIndex> {
+        let mut free = self.lock();
+        if self.used() >= self.limit {
+            return None;
+        }
+        let class = self.current_class();
+        let order = if class == Class::Fresh {
+            [Role::YoungMarking, Role::Young, Role::Old]
+        } else {
+            [Role::Young, Role::YoungMarking, Role::Old]
+        };
+        let region = self.find(&free, usage, &order, Contents::MayBeDirty)?;
+        free.set(region, false);
+        self.begin_use(region, usage, class);
+        Some(region)
+    }
+
+    /// Finds a free region, by preference: not registered, resident or not as wanted, in the order of
+    /// roles.
+    fn find(&self, free: &FreeRegions, usage: Use, order: &[Role], contents: Contents) -> Option<RegionIndex> {
+        for registered in [false, true] {
+            for &role in order {
+                let mut second_choice = None;
+                for window in self.windows().filter(|&window| self.window(window).role == role) {
+                    if self.window(window).registered.load(Ordering::Relaxed) != registered {
+                        continue;
+                    }
+                    if usage == Use::Staging && self.window(window).taken_whole.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    for region in free.in_window(window) {
+                        let resident = self.regions.record(region).resident.load(Ordering::Relaxed);
+                        if resident == (contents == Contents::MayBeDirty) {
+                            return Some(region);
+                        }
+                        second_choice = second_choice.or(Some(region));
+                    }
+                }
+                if second_choice.is_some() {
+                    return second_choice;
+                }
+            }
+        }
+        None
+    }
+
+    fn begin_use(&self, region: RegionIndex, usage: Use, class: Class) {
+        let record = self.regions.record(region);
+        record.top.store(0, Ordering::Relaxed);
+        record.live_bytes.store(0, Ordering::Relaxed);
+        record.slots.store(0, Ordering::Relaxed);
+        record.slots_overflowed.store(false, Ordering::Relaxed);
+        record.incoming.store(0, Ordering::Relaxed);
+        self.regions.set_usage(region, usage);
+        self.regions.set_class(region, class);
+        if usage.counts_as_used() {
+            self.add_used(1);
+        }
+        if !matches!(usage, Use::Destination | Use::Roots) {
+            self.set_resident(region, true);
+        }
+    }
+
+    /// Hands out a run of regions for a large object. `None`: limit reached or no such run.
+    pub fn allocate_run(&self, regions: usize) -> Option<RegionIndex> {
+        let mut free = self.lock();
+        if self.used() + regions > self.limit || regions > WINDOW_REGIONS {
+            return None;
+        }
+        let class = self.current_class();
+        let head = self.find_run(&free, regions)?;
+        for (nth, region) in (head.0..head.0 + regions as u32).map(RegionIndex).enumerate() {
+            free.set(region, false);
+            let usage = if nth == 0 { Use::LargeHead } else { Use::LargeTail };
+            // Large objects never move, so they are candidates for nothing.
+            self.begin_use(region, usage, if class == Class::Fresh { class } else { Class::Settled });
+            let record = self.regions.record(region);
+            record.head.store(head.0, Ordering::Relaxed);
+            record.top.store(REGION_BYTES as u32, Ordering::Relaxed);
+        }
+        self.regions.record(head).large_regions.store(regions as u32, Ordering::Relaxed);
+        Some(head)
+    }
+
+    /// Runs are searched from the windows' ends, small regions from their beginnings, so that they
+    /// do not cut each other up.
+    fn find_run(&self, free: &FreeRegions, regions: usize) -> Option<RegionIndex> {
+        for registered in [false, true] {
+            for role in [Role::Young, Role::YoungMarking, Role::Old] {
+                for window in self.windows().filter(|&window| self.window(window).role == role) {
+                    if self.window(window).registered.load(Ordering::Relaxed) != registered {
+                        continue;
+                    }
+                    let mut length = 0;
+                    let mut last = None;
+                    for region in free.in_window(window).rev() {
+                        length = if last == Some(region.next()) { length + 1 } else { 1 };
+                        if length == regions {
+                            return Some(region);
+                        }
+                        last = Some(region);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Hands out a region that does not count as used: a destination, or staging.
+    pub fn allocate_for_collector(&self, usage: Use, order: &[Role], contents: Contents) -> Option<RegionIndex> {
+        let mut free = self.lock();
+        let region = self.find(&free, usage, order, contents)?;
+        free.set(region, false);
+        if contents == Contents::MustBeEmpty && self.regions.record(region).resident.load(Ordering::Relaxed) {
+            self.discard(region);
+        }
+        self.begin_use(region, usage, Class::Settled);
+        Some(region)
+    }
+
+    /// A free region of the root window.
+    pub fn allocate_root_region(&self) -> Option<RegionIndex> {
+        let mut free = self.lock();
+        let region = free.in_window(WindowIndex(0)).next()?;
+        free.set(region, false);
+        self.begin_use(region, Use::Roots, Class::Settled);
+        Some(region)
+    }
+
+    /// A destination is complete: from now on it counts as used.
+    pub fn complete_destination(&self, region: RegionIndex) {
+        self.regions.set_usage(region, Use::Objects);
+        self.add_used(1);
+        self.set_resident(region, true);
+    }
+
+    /// Takes a region back. Its memory is kept for reuse (dirty) while no more than the target is
+    /// resident, else given back to the system.
+    pub fn free_region(&self, region: RegionIndex) {
+        let record = self.regions.record(region);
+        let counted = self.regions.usage(region).counts_as_used();
+        if record.resident.load(Ordering::Relaxed) {
+            if self.resident() > self.resident_target.load(Ordering::Relaxed) {
+                self.discard(region);
+            } else {
+                record.dirty.store(true, Ordering::Relaxed);
+            }
+        }
+        let mut free = self.lock();
+        self.regions.set_usage(region, Use::Free);
+        self.regions.set_class(region, Class::Free);
+        self.regions.set_verdict(region, Verdict::Stay);
+        self.regions.set_service(region, Service::Zero);
+        record.taken.store(false, Ordering::Relaxed);
+        record.to_be_taken.store(false, Ordering::Relaxed);
+        record.live_bytes.store(0, Ordering::Relaxed);
+        free.set(region, true);
+        if counted {
+            self.used.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives a region's memory back to the system.
+    pub fn discard(&self, region: RegionIndex) {
+        // A refusal (memory locked by the embedder) leaves old contents: keep the region dirty.
+        if self.reservation.discard(self.range.region_address(region).get(), REGION_BYTES).is_err() {
+            self.regions.record(region).dirty.store(true, Ordering::Relaxed);
+            return;
+        }
+        self.regions.record(region).dirty.store(false, Ordering::Relaxed);
+        self.set_resident(region, false);
+    }
+
+    /// The region's memory is gone by other means (moved away, or its window was taken).
+    pub fn forget_memory(&self, region: RegionIndex) {
+        self.regions.record(region).dirty.store(false, Ordering::Relaxed);
+        self.set_resident(region, false);
+    }
+
+    /// Gives back memory of free regions until at most `keep` regions are resident.
+    pub fn trim(&self, keep: usize) {
+        for window in self.windows() {
+            if self.resident() <= keep {
+                return;
+            }
+            // One region at a time, so that a mutator that needs a region does not wait for all.
+            let first = window.0 * WINDOW_REGIONS as u32;
+            for region in (first..first + WINDOW_REGIONS as u32).rev().map(RegionIndex) {
+                let free = self.lock();
+                if free.is_free(region) && self.regions.record(region).resident.load(Ordering::Relaxed) {
+                    self.discard(region);
+                }
+                drop(free);
+                if self.resident() <= keep {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives back the memory of a window's free regions (before the window is taken as a whole).
+    pub fn trim_window(&self, window: WindowIndex) {
+        let free = self.lock();
+        let resident: Vec<_> = free
+            .in_window(window)
+            .filter(|&region| self.regions.record(region).resident.load(Ordering::Relaxed))
+            .collect();
+        for region in resident {
+            self.discard(region);
+        }
+    }
+
+    /// Where the collector reads the old contents of `word`.
+    #[inline]
+    #[must_use]
+    pub fn from_space(&self, word: WordIndex) -> FromAddress {
+        let address = self.range.address(word).get();
+        let taken = self.regions.record(word.region()).taken.load(Ordering::Relaxed);
+        FromAddress::new(if taken { address + WINDOW_BYTES } else { address })
+    }
+
+    /// Whether `address` lies in a window (not in an alias).
+    #[inline]
+    #[must_use]
+    pub fn is_in_window(&self, address: ToAddress) -> bool {
+        self.range.contains(address.get()) && (address.get() - self.range.base()) & WINDOW_BYTES == 0
+    }
+}
+
+/// Windows for a limit: one for roots; for each role as many as could be needed if it alone held
+/// everything (half as many for what is allocated while marking, which is a fraction).
+fn roles_for(limit_bytes: usize) -> Vec<Role> {
+    let whole = limit_bytes.div_ceil(WINDOW_BYTES);
+    let half = limit_bytes.div_ceil(2 * WINDOW_BYTES);
+    let mut roles = vec![Role::Roots];
+    // One more than could be filled: mutators need a window that is not registered even when all that
+    // hold objects are.
+    roles.extend(std::iter::repeat_n(Role::Young, whole + 1));
+    roles.extend(std::iter::repeat_n(Role::YoungMarking, half));
+    roles.extend(std::iter::repeat_n(Role::Old, whole));
+    roles
+}

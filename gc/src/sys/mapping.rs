@@ -1,0 +1,268 @@
+//! Mappings: the heap's reserved address space, its windows, and side tables.
+//!
+//! A [`Reservation`] is made when a heap is created, windows are opened as the heap grows, regions
+//! are taken at the flip and their aliases closed in reclaim.
+//!
+//! Invariants: the reservation begins at a 1 GiB-aligned address, so `mremap` moves whole levels of
+//! page tables. A window is one mapping with flags that never change (a cycle's page operations
+//! then need no lock but the mapping's own). What is not an open window or a taken alias is
+//! inaccessible. No call reaches outside the reservation: each checks its range.
+
+use std::io;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::check;
+pub use super::side_table::{SideTable, Zeroable};
+use crate::address::{HeapRange, ToAddress, WindowIndex};
+use crate::geometry::{MAX_WINDOWS, PAGE_BYTES, REGION_BYTES, STRIDE_BYTES, WINDOW_BYTES};
+use crate::stats::{KernelAnswer, KernelCall, Statistics};
+
+const RESERVED: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+/// Maps fresh anonymous memory: anywhere if `address` is 0, else exactly there.
+///
+/// # Safety
+/// What is mapped at `address` is the caller's, who knows that nothing needs its contents any more.
+pub(super) unsafe fn map(address: usize, bytes: usize, protection: i32) -> io::Result<usize> {
+    let fixed = if address == 0 { 0 } else { libc::MAP_FIXED };
+    let at = ptr::without_provenance_mut(address);
+    // SAFETY: without MAP_FIXED no existing mapping is touched; with it, as the caller promises.
+    let mapped = unsafe { libc::mmap(at, bytes, protection, RESERVED | fixed, -1, 0) };
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(mapped.expose_provenance()) }
+}
+
+/// Unmaps a range. Failure is impossible for a range that is ours, and would only leak it.
+///
+/// # Safety
+/// The range is the caller's, who knows that nobody accesses it any more.
+pub(super) unsafe fn unmap(address: usize, bytes: usize) {
+    if bytes > 0 {
+        // SAFETY: as the caller promises.
+        let answer = unsafe { libc::munmap(ptr::with_exposed_provenance_mut(address), bytes) };
+        debug_assert_eq!(answer, 0, "munmap({address:#x}, {bytes:#x})");
+    }
+}
+
+/// Gives advice on a range.
+///
+/// # Safety
+/// The range is the caller's, and so is the decision to lose contents, where the advice does.
+pub(super) unsafe fn advise(address: usize, bytes: usize, advice: i32) -> io::Result<()> {
+    // SAFETY: as the caller promises.
+    check(unsafe { libc::madvise(ptr::with_exposed_provenance_mut(address), bytes, advice) })
+}
+
+/// Moves the pages of a range to another address, with the range's flags; the range stays mapped, empty.
+///
+/// # Safety
+/// Both ranges are the caller's, who knows that nothing needs the contents of the second.
+pub(super) unsafe fn move_mapping(from: usize, to: usize, bytes: usize) -> io::Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    let pointer = |address| ptr::with_exposed_provenance_mut::<libc::c_void>(address);
+    // SAFETY: as the caller promises.
+    let moved = unsafe { libc::mremap(pointer(from), bytes, bytes, flags, pointer(to)) };
+    if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Bytes of huge pages in the mapping that `address` lies in; 0 also where the system does not tell.
+#[must_use]
+pub fn huge_page_bytes(address: usize) -> usize {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return 0 };
+    let mut inside = false;
+    for line in maps.lines() {
+        let first = line.split_whitespace().next().unwrap_or("");
+        let bounds = first.split_once('-').and_then(|(start, end)| {
+            Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+        });
+        if let Some((start, end)) = bounds {
+            inside = (start..end).contains(&address);
+        } else if inside && first == "AnonHugePages:" {
+            let kib = line.split_whitespace().nth(1).and_then(|text| text.parse::<usize>().ok());
+            return kib.unwrap_or(0) << 10;
+        }
+    }
+    0
+}
+
+/// Reserved address space of a heap. Dropping it unmaps everything in it.
+#[derive(Debug)]
+pub struct Reservation {
+    range: HeapRange,
+    statistics: Option<Arc<Statistics>>,
+}
+
+impl Reservation {
+    /// Reserves address space for `windows` windows and their aliases. Nothing of it is accessible yet.
+    ///
+    /// # Errors
+    /// The system refuses so much address space (see `RLIMIT_AS`), or `windows` is 0 or more than
+    /// [`MAX_WINDOWS`].
+    pub fn new(windows: u32) -> io::Result<Self> {
+        if windows == 0 || windows as usize > MAX_WINDOWS {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "number of windows"));
+        }
+        let bytes = windows as usize * STRIDE_BYTES;
+        // More than needed, so that an aligned range of `bytes` lies in it; the rest is trimmed.
+        let mapped = {
+            // SAFETY: the kernel chooses a free address.
+            unsafe { map(0, bytes + WINDOW_BYTES, libc::PROT_NONE)? }
+        };
+        let base = mapped.next_multiple_of(WINDOW_BYTES);
+        let end = mapped + bytes + WINDOW_BYTES;
+        // SAFETY: both pieces were just mapped by us, and nobody knows them.
+        unsafe {
+            unmap(mapped, base - mapped);
+            unmap(base + bytes, end - (base + bytes));
+        }
+        Ok(Self { range: HeapRange::new(base, windows), statistics: None })
+    }
+
+    /// The same, counting its calls in `statistics`.
+    #[must_use]
+    pub fn with_counts(mut self, statistics: Arc<Statistics>) -> Self {
+        self.statistics = Some(statistics);
+        self
+    }
+
+    /// The range of addresses.
+    #[must_use]
+    pub const fn range(&self) -> HeapRange {
+        self.range
+    }
+
+    /// Maps a window, empty, readable and writable, with or without huge pages. What was in it is lost.
+    ///
+    /// # Errors
+    /// The system refuses another mapping.
+    pub fn open_window(&self, window: WindowIndex, huge: bool) -> io::Result<()> {
+        let start = self.range.window_address(window).get();
+        self.check_range(start, WINDOW_BYTES)?;
+        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: the window is ours, and the caller gives up what was in it.
+        unsafe { map(start, WINDOW_BYTES, READ_WRITE)? };
+        // A touch gives the mapping its `anon_vma`, without which the first page operation on it
+        // takes the process-wide lock. Before the advice, so that one small page does.
+        touch(start);
+        self.discard(start, REGION_BYTES)?;
+        // SAFETY: no contents are lost.
+        match unsafe { advise(start, WINDOW_BYTES, advice) } {
+            // A kernel without huge pages knows neither advice.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Takes a range from the mutators: its pages move to its alias (`start` + 1 GiB), and in their place are none.
+    /// Both ends have the same flags. What was in the alias is lost.
+    ///
+    /// Register the range afterwards, not before: the kernel moves registered pages one by one.
+    ///
+    /// # Errors
+    /// The range is not open, or the system refuses another mapping.
+    pub fn take(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
+        let (from, to) = (start.get(), start.get() + WINDOW_BYTES);
+        self.check_alias(start, bytes)?;
+        // SAFETY: source and destination lie in this reservation. The caller takes the pages, so it
+        // knows who may access them; an access meanwhile reads zeros or faults, as designed.
+        let result = unsafe { move_mapping(from, to, bytes) };
+        self.counted(KernelCall::Mremap, result)
+    }
+
+    /// Makes the alias of a range inaccessible again, and gives back what is left in it.
+    ///
+    /// # Errors
+    /// The system refuses another mapping.
+    pub fn close_alias(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
+        self.check_alias(start, bytes)?;
+        // SAFETY: the alias lies in this reservation, and the caller gives up what was in it.
+        unsafe { map(start.get() + WINDOW_BYTES, bytes, libc::PROT_NONE).map(drop) }
+    }
+
+    /// Gives memory back. The range, in windows or aliases, reads as zeros afterwards (or is missing, if registered).
+    ///
+    /// # Errors
+    /// The range is not open, or is locked in memory.
+    pub fn discard(&self, start: usize, bytes: usize) -> io::Result<()> {
+        self.check_range(start, bytes)?;
+        // SAFETY: the range lies in this reservation, and the caller gives up its contents.
+        let result = unsafe { advise(start, bytes, libc::MADV_DONTNEED) };
+        self.counted(KernelCall::Discard, result)
+    }
+
+    /// Makes every page of a range be there and writable, without changing contents.
+    ///
+    /// # Errors
+    /// The range is not open, pages of it are missing and registered, or there is no memory.
+    pub fn populate(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
+        self.check_range(start.get(), bytes)?;
+        // SAFETY: no contents are lost.
+        match unsafe { advise(start.get(), bytes, libc::MADV_POPULATE_WRITE) } {
+            // Before Linux 5.14 there was no such advice.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                (start.get()..start.get() + bytes).step_by(PAGE_BYTES).for_each(touch);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn check_range(&self, start: usize, bytes: usize) -> io::Result<()> {
+        let end = start.checked_add(bytes).filter(|_| bytes > 0 && start.is_multiple_of(PAGE_BYTES));
+        match end {
+            Some(end) if self.range.contains(start) && self.range.contains(end - 1) => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "range is not part of the heap")),
+        }
+    }
+
+    /// Checks that the range lies in one window, so that all of it has its alias behind that window.
+    fn check_alias(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
+        self.check_range(start.get(), bytes)?;
+        let inside = (start.get() - self.range.base()) % STRIDE_BYTES;
+        if inside + bytes <= WINDOW_BYTES {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "range is not part of one window"))
+    }
+
+    fn counted(&self, call: KernelCall, result: io::Result<()>) -> io::Result<()> {
+        if let Some(statistics) = &self.statistics {
+            let answer = match result.as_ref().map_err(io::Error::raw_os_error) {
+                Ok(()) => KernelAnswer::Done,
+                Err(Some(libc::EINVAL)) => KernelAnswer::Invalid,
+                Err(Some(libc::ENOMEM)) => KernelAnswer::NoMemory,
+                Err(_) => KernelAnswer::Other,
+            };
+            statistics.calls.count(call, answer);
+        }
+        result
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // SAFETY: the whole range is ours; who drops the reservation knows that nobody uses the heap.
+        unsafe { unmap(self.range.base(), self.range.windows() as usize * STRIDE_BYTES) }
+    }
+}
+
+/// How many pages of a range are there.
+#[cfg(test)]
+pub(super) fn resident_pages(address: usize, bytes: usize) -> usize {
+    let mut pages = vec![0_u8; bytes / PAGE_BYTES];
+    // SAFETY: the vector has a byte for each page, and the call changes nothing else.
+    let answer =
+        unsafe { libc::mincore(ptr::with_exposed_provenance_mut(address), bytes, pages.as_mut_ptr()) };
+    assert_eq!(answer, 0, "mincore({address:#x}, {bytes:#x})");
+    pages.iter().filter(|&&page| page & 1 == 1).count()
+}
+
+/// Writes to a page without changing it, so that it is there and the process's own.
+fn touch(address: usize) {
+    let byte = ptr::with_exposed_provenance_mut::<u8>(address);
+    // SAFETY: callers pass an address in a readable and writable mapping of this module's; it is
+    // accessed atomically, because others may use it at the same time.
+    unsafe { AtomicU8::from_ptr(byte) }.fetch_or(0, Ordering::Relaxed);
+}

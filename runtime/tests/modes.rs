@@ -1,0 +1,187 @@
+//! The same program in every mode with every delivery: same results, and in concurrent modes
+//! mutators that took faults. (A test in which nobody faults proves nothing.)
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::{Node, all_modes, check_list, list, options};
+use strikeslip::{Array, Delivery, Heap, HeapError, HeapOptions, Mode, Mutator, Scope, VerifyLevel};
+
+const SLOTS: usize = 2_000;
+
+/// A small generator of numbers, so that every mode does the same.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+/// A heap in exactly this mode, or none, with the reason, if the system does not offer it.
+fn heap_in(mode: Mode, delivery: Option<Delivery>, more: HeapOptions) -> Option<Heap> {
+    match Heap::new(HeapOptions { mode, delivery, fall_back: false, ..more }) {
+        Ok(heap) => {
+            assert_eq!((heap.mode(), heap.delivery()), (mode, delivery));
+            Some(heap)
+        }
+        Err(error @ HeapError::ModeUnavailable { .. }) => {
+            eprintln!("not tested: {error}");
+            None
+        }
+        Err(error) => panic!("{mode}: {error}"),
+    }
+}
+
+/// Replaces, links and drops nodes at random, and keeps a plain map of what must be there.
+fn churn(m: &mut Mutator, s: &Scope<'_>, random: &mut Random, collect_every: usize, steps: usize) {
+    let table = m.alloc_array::<Node>(s, SLOTS).unwrap();
+    let mut expected: HashMap<usize, u64> = HashMap::new();
+    for step in 0..steps {
+        m.scope(|m, inner| {
+            let (index, other, value) = (random.below(SLOTS), random.below(SLOTS), step as u64 + 1);
+            match random.below(8) {
+                0 => {
+                    table.get(m).set(m, index, None);
+                    expected.remove(&index);
+                }
+                1..=5 => {
+                    let node = m.alloc::<Node>(inner).unwrap();
+                    let (node, table) = (node.get(m), table.get(m));
+                    node.value.set(value);
+                    node.left.store(m, table.get(other));
+                    node.right.store(m, Some(node));
+                    table.set(m, index, Some(node));
+                    expected.insert(index, value);
+                }
+                // Cuts chains, so that most nodes die.
+                6 => table.get(m).get(index).into_iter().for_each(|node| node.left.store(m, None)),
+                _ => _ = m.alloc_zeroed_bytes(inner, random.below(3_000)).unwrap(),
+            }
+        });
+        if step % collect_every == collect_every - 1 {
+            m.collect();
+            check_table(&table.get(m), &expected);
+        }
+    }
+    check_table(&table.get(m), &expected);
+}
+
+fn check_table(table: &Array<Node>, expected: &HashMap<usize, u64>) {
+    for index in 0..SLOTS {
+        let node = table.get(index);
+        assert_eq!(node.map(|node| node.value.get()), expected.get(&index).copied(), "element {index}");
+        if let Some(node) = node {
+            assert!(node.right.load() == Some(node), "a reference to itself follows the object");
+        }
+    }
+}
+
+fn run_all(more: &HeapOptions, program: impl Fn(&Heap)) {
+    for (mode, delivery) in all_modes() {
+        let Some(heap) = heap_in(mode, delivery, more.clone()) else { continue };
+        program(&heap);
+        let counters = heap.snapshot().counters;
+        if mode.is_concurrent() {
+            assert!(
+                counters.mutator_faults > 0,
+                "{mode} {delivery:?}: no mutator took a fault: {counters:?}"
+            );
+        }
+        if mode != Mode::NoGc {
+            assert!(counters.cycles > 0, "{mode} {delivery:?}: {counters:?}");
+        }
+    }
+}
+
+#[test]
+fn one_mutator_changes_a_graph_under_collections() {
+    run_all(&options(), |heap| {
+        heap.attach(|m| m.scope(|m, s| churn(m, s, &mut Random(1), 2_000, 40_000))).unwrap();
+    });
+}
+
+#[test]
+fn one_mutator_under_the_verifier() {
+    let more = HeapOptions { verify: VerifyLevel::Shadow, ..options() };
+    run_all(&more, |heap| {
+        heap.attach(|m| m.scope(|m, s| churn(m, s, &mut Random(2), 1_000, 10_000))).unwrap();
+    });
+}
+
+#[test]
+fn three_mutators_change_graphs_under_collections() {
+    run_all(&options(), |heap| {
+        std::thread::scope(|threads| {
+            for seed in 0..3 {
+                threads.spawn(move || {
+                    heap.attach(|m| m.scope(|m, s| churn(m, s, &mut Random(seed), 3_000, 12_000))).unwrap();
+                });
+            }
+        });
+    });
+}
+
+/// More garbage than the heap can hold: the collector starts by itself, and nobody runs out.
+#[test]
+fn garbage_is_collected_without_being_asked() {
+    let more = HeapOptions { limit_bytes: 32 << 20, ..options() };
+    for (mode, delivery) in all_modes().into_iter().filter(|&(mode, _)| mode != Mode::NoGc) {
+        let Some(heap) = heap_in(mode, delivery, more.clone()) else { continue };
+        heap.attach(|m| {
+            m.scope(|m, s| {
+                let kept = list(m, s, 20_000).unwrap();
+                for _ in 0..200_000 {
+                    m.scope(|m, inner| _ = m.alloc_zeroed_bytes(inner, 1_000).unwrap());
+                }
+                check_list(kept.get(m), 20_000);
+            });
+        })
+        .unwrap();
+        assert!(heap.snapshot().counters.cycles > 0, "{mode}: {:?}", heap.snapshot().counters);
+    }
+}
+
+/// After a flip a long list is walked at once: its pages are missing, and are served to the walker.
+#[test]
+fn a_long_list_is_walked_right_after_a_collection() {
+    run_all(&options(), |heap| {
+        heap.attach(|m| {
+            m.scope(|m, s| {
+                let head = list(m, s, 100_000).unwrap();
+                for _ in 0..5 {
+                    // Garbage between the survivors, so that evacuating them pays.
+                    m.scope(|m, inner| {
+                        let second = list(m, inner, 100_000).unwrap();
+                        head.set(m, second.get(m));
+                    });
+                    heap_request_and_walk(m, &head);
+                }
+            });
+        })
+        .unwrap();
+    });
+}
+
+/// Walks the list all the time from the request of a collection to its end.
+fn heap_request_and_walk(m: &mut Mutator, head: &strikeslip::Local<'_, Node>) {
+    let collector = m.heap().collector().clone();
+    let cycles = || collector.snapshot().counters.cycles;
+    let before = cycles();
+    collector.request_collection();
+    for _ in 0..2_000 {
+        let mut next = Some(head.get(m));
+        let mut sum = 0;
+        while let Some(node) = next {
+            sum += node.value.get();
+            next = node.as_ref().left.load();
+        }
+        assert_eq!(sum, (0..100_000).sum());
+        m.safepoint();
+        if cycles() > before {
+            break;
+        }
+    }
+}
