@@ -195,8 +195,7 @@ fn register(core: &Core, window: WindowIndex) -> io::Result<()> {
 /// Takes in the slots that mutators recorded while the plan was made, so that few are left for the
 /// pause.
 fn absorb(core: &Core, in_pause: &mut Vec<WordIndex>) {
-    core.embedder.handshake(&|context| context.hand_over_records());
-    core.stats.counters.handshakes.fetch_add(1, Ordering::Relaxed);
+    core.handshake(&|context| context.hand_over_records());
     while let Some(buffer) = core.barrier.take(Recorded::Slots) {
         for &slot in buffer.entries() {
             if !slot_needs_rewriting(&core.space, slot) {
@@ -218,8 +217,9 @@ fn is_to_be_taken(core: &Core, region: RegionIndex) -> bool {
 }
 
 /// The pause. Must not fail: what the kernel can refuse here leaves no way back.
-pub fn pause_flip(core: &Core, plan: Plan, preparation: Preparation, _world: &WorldStopped) -> Compacting {
+pub fn pause_flip(core: &Core, plan: Plan, mut preparation: Preparation, _world: &WorldStopped) -> Compacting {
     end_marking(core);
+    take_overflowed(core, &mut preparation);
     let patched = patch_late_slots(core) + patch_slots(core, &preparation.slots);
     rewrite_roots(core, preparation.roots_in_pause);
     take(core, &preparation);
@@ -246,6 +246,26 @@ pub fn end_marking(core: &Core) {
     });
     core.space.set_allocation_class(Class::New);
     core.shared.close();
+}
+
+/// Regions that overflowed since the plan are scanned, and so taken.
+fn take_overflowed(core: &Core, preparation: &mut Preparation) {
+    while let Some(region) = core.barrier.take_overflowed() {
+        if core.space.regions.verdict(region) == Verdict::Evacuate {
+            continue;
+        }
+        core.space.regions.set_verdict(region, Verdict::Scan);
+        if is_to_be_taken(core, region) {
+            continue;
+        }
+        core.space.regions.record(region).to_be_taken.store(true, Ordering::Relaxed);
+        preparation.runs.push(Run { first: region, regions: 1 });
+        let window = region.window();
+        if !preparation.register.contains(&window) && !preparation.registered.contains(&window) {
+            core.space.window(window).registered.store(true, Ordering::Relaxed);
+            preparation.register.push(window);
+        }
+    }
 }
 
 /// Slots recorded since the preparation.

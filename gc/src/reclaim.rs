@@ -66,7 +66,7 @@ pub fn concurrent_finish(core: &Core, compacting: &Compacting) {
         space.window(window).registered.store(false, Ordering::Relaxed);
         space.window(window).taken_whole.store(false, Ordering::Relaxed);
     }
-    settle(core);
+    settle(core, &compacting.plan.evacuated);
     core.control.memory_freed();
 }
 
@@ -108,8 +108,12 @@ pub fn free_sources(core: &Core, compacting: &Compacting) {
 }
 
 /// Classes for the time until the next cycle: what was filled while marking is new, all else settled.
-pub fn settle(core: &Core) {
+/// Forwarding into `evacuated` regions ends: no page holds an old address any more.
+pub fn settle(core: &Core, evacuated: &[RegionIndex]) {
     let regions = &core.space.regions;
+    for &region in evacuated {
+        regions.set_verdict(region, Verdict::Stay);
+    }
     for region in regions.in_use() {
         regions.set_verdict(region, Verdict::Stay);
         let class = match (regions.usage(region), regions.class(region)) {
