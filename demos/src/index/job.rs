@@ -174,7 +174,9 @@ impl Run<'_> {
     }
 
     fn replace_and_ask(&self) -> Result<Vec<Tally>, RunError> {
-        run_mutators(self.heap, self.plan.mutators, self.meter, |m, thread| self.replace_and_ask_thread(m, thread))
+        run_mutators(self.heap, self.plan.mutators, self.meter, |m, thread| {
+            self.replace_and_ask_thread(m, thread)
+        })
     }
 
     fn replace_and_ask_thread(&self, m: &mut Mutator, thread: usize) -> Result<Tally, RunError> {
@@ -214,7 +216,7 @@ impl Run<'_> {
         version: Version,
         text: &mut String,
     ) -> Result<(), RunError> {
-        self.corpus.text(document, version, text);
+        m.blocked(|| self.corpus.text(document, version, text));
         Ok(self.index.replace(m, document, version, &self.corpus.name(document), text)?)
     }
 }
