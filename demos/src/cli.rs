@@ -80,7 +80,7 @@ struct Shared {
     #[arg(long, global = true, default_value_t = 0, hide_default_value = true)]
     workers: usize,
     /// Length of the timed part
-    #[arg(long, global = true, default_value = "10", value_parser = parse_seconds)]
+    #[arg(long, global = true, default_value = "10", value_parser = parse_seconds, allow_negative_numbers = true)]
     seconds: Duration,
     /// Seed of everything random; the same seed gives the same checksum
     #[arg(long, global = true, default_value_t = 1)]
