@@ -257,11 +257,6 @@ impl MutatorContext {
         }
     }
 
-    /// The part of the current buffer that is allocated, for the verifier: `(begin, cursor)`.
-    pub(crate) fn buffer(&self) -> (usize, usize, usize) {
-        (self.begin.get(), self.cursor.get(), self.limit.get())
-    }
-
     #[cold]
     fn exhausted(&self, bytes: usize) -> Exhausted {
         let limit = self.core.space.limit() * REGION_BYTES;

@@ -105,7 +105,6 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
         if let Some(shadow) = shadow {
             verify::compare(core, &shadow);
         }
-        reclaim::free_sources(core, &compacting);
         reclaim::settle(core, &compacting.plan.evacuated);
         compacting
     });
@@ -164,7 +163,6 @@ fn mark(core: &Core, pools: &Pools) -> Marked {
 
 /// Step 6: the one pause.
 fn pause(core: &Core, summary: &mut CycleSummary, work: impl FnOnce(&WorldStopped) -> Compacting) -> Compacting {
-    core.control.set_verifying(false);
     let raised = sched::set_weight(PAUSE_WEIGHT);
     core.tell(|listener| listener.phase_started(Phase::Flip));
     let requested = Instant::now();

@@ -25,7 +25,8 @@ use crate::forward::patch;
 use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
 use crate::plan::{Plan, slot_needs_rewriting};
 use crate::region::{Class, Service, Use, Verdict};
-use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT};
+use crate::reclaim::release_drained;
+use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT, release_sources};
 use crate::space::{Contents, Role};
 use crate::sys::PageService;
 
@@ -162,7 +163,7 @@ fn group(taken: &[RegionIndex], preparation: &mut Preparation) {
 /// Staging for the beginning, until evacuated regions are drained.
 fn reserve_staging(core: &Core) {
     let order = [Role::Young, Role::YoungMarking, Role::Old];
-    for _ in 0..core.options.workers + 1 {
+    for _ in 0..core.options.workers {
         match core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty) {
             Some(region) => core.serving.staging.reserve(&core.space, region),
             None => break,
@@ -396,7 +397,9 @@ fn build_in_place(core: &Core, region: RegionIndex) {
     let to = core.space.range.region_address(region);
     // SAFETY: a destination is empty, mapped, not registered in this mode, and built by this task
     // alone; it holds `pages` pages.
-    let _ = unsafe { crate::build::build_pages(&core.space, region.first_page(), pages, to.as_ptr()) };
+    let sources = unsafe { crate::build::build_pages(&core.space, region.first_page(), pages, to.as_ptr()) };
     core.space.complete_destination(region);
+    release_sources(core, sources);
+    release_drained(core);
     core.stats.counters.built_in_place_bytes.fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
 }

@@ -12,18 +12,17 @@ use crate::geometry::{REGION_PAGES, WINDOW_BYTES};
 use crate::page_state;
 use crate::region::{Class, Service, Use, Verdict};
 
-/// Drained regions that are kept as staging while units are missing.
-const KEEP_DRAINED: usize = 4;
-
-/// Frees evacuated regions that are not needed as staging.
+/// Frees evacuated regions that nobody reads any more and that are not needed as staging.
 pub fn release_drained(core: &Core) {
+    // Staging that is copied from stays; staging that is moved away is used up by each unit.
+    let keep = if core.serving.installer.moves() { 2 * core.options.workers } else { 0 };
     let staging = &core.serving.staging;
     let mut freed = false;
     while let Some(region) = staging.emptied() {
         free_evacuated(core, region, true);
         freed = true;
     }
-    while let Some(region) = staging.surplus(KEEP_DRAINED) {
+    while let Some(region) = staging.surplus(keep) {
         free_evacuated(core, region, false);
         freed = true;
     }
@@ -97,13 +96,6 @@ fn close_aliases(core: &Core, compacting: &Compacting) {
         if let Err(error) = space.reservation.close_alias(start, bytes) {
             panic!("reclaim: the alias of {bytes} bytes at {:#x} cannot be closed: {error}", start.get());
         }
-    }
-}
-
-/// Frees what stop-the-world mode evacuated.
-pub fn free_sources(core: &Core, compacting: &Compacting) {
-    for &region in &compacting.plan.evacuated {
-        core.space.free_region(region);
     }
 }
 

@@ -47,10 +47,11 @@ struct ShadowObject {
 
 /// Runs a check with the world stopped; the stop is not counted as a pause.
 pub fn while_stopped<R>(core: &Core, check: impl FnOnce() -> R) -> R {
-    core.control.set_verifying(true);
+    let requested = Instant::now();
+    core.control.set_verification(requested);
     core.embedder.stop_world();
     let result = check();
-    core.embedder.resume_world(Instant::now());
+    core.embedder.resume_world(requested);
     result
 }
 
