@@ -41,6 +41,7 @@ pub struct Control {
     begun: AtomicU64,
     trigger_regions: AtomicUsize,
     occupancy_requested: AtomicBool,
+    verifying: AtomicBool,
 }
 
 /// What the controller is to do next.
@@ -65,7 +66,18 @@ impl Control {
             begun: AtomicU64::new(0),
             trigger_regions: AtomicUsize::new((limit / 2).max(1)),
             occupancy_requested: AtomicBool::new(false),
+            verifying: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the world was stopped for the verifier only, which is not counted as a pause.
+    pub fn is_verifying(&self) -> bool {
+        self.verifying.load(Ordering::Relaxed)
+    }
+
+    /// See [`Self::is_verifying`].
+    pub fn set_verifying(&self, verifying: bool) {
+        self.verifying.store(verifying, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,48 +1,298 @@
-//! The heap (stub: signatures are final, bodies to come).
-use std::sync::Arc;
+//! The heap: what the embedder calls.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::address::{HeapRange, ToAddress};
+use crate::choice::{self, Choice};
 use crate::context::{MemoryNeed, MutatorContext};
+use crate::control::Order;
+use crate::core::Core;
+use crate::cycle::{self, Pools};
+use crate::delivery::{self, FaultQueue, Running};
 use crate::embedder::Embedder;
 use crate::error::{AllocError, HeapError};
+use crate::events::Listener;
+use crate::geometry::REGION_BYTES;
 use crate::options::{Delivery, HeapOptions, Mode};
+use crate::plan::Pressure;
 use crate::roots::RootSpace;
-use crate::stats::Snapshot;
+use crate::serve::Serving;
+use crate::space::Space;
+use crate::stats::{Memory, Snapshot, Statistics};
+use crate::sys::sched;
+use crate::sys::uffd::FaultReader;
 
-/// A heap. Cloning gives another handle of the same heap.
-#[derive(Clone, Debug)]
-pub struct Heap(Arc<()>);
+/// The nice value of marking threads: on few processors, the latency of a concurrent collector is
+/// mostly competition for a core.
+const MARK_WEIGHT: i32 = 10;
+
+/// A heap. Cloning gives another handle of the same heap; it ends with the last one.
+#[derive(Clone)]
+pub struct Heap(Arc<Inner>);
+
+struct Inner {
+    core: Arc<Core>,
+    choice: Choice,
+    controller: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Heap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heap").field("choice", &self.0.choice.line).field("range", &self.range()).finish()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.core.control.stop();
+        if let Some(controller) = self.controller.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // The last handle may go away on the controller itself, inside a listener.
+            if controller.thread().id() != std::thread::current().id() {
+                let _ = controller.join();
+            }
+        }
+    }
+}
 
 impl Heap {
-    /// Creates a heap; starts its controller thread.
-    pub fn new(_options: HeapOptions, _embedder: Arc<dyn Embedder>) -> Result<Self, HeapError> { todo!() }
+    /// Creates a heap and starts its collector threads.
+    ///
+    /// The mode asked for is probed with real faults. Where it is not available, another one is
+    /// chosen (see [`HeapOptions::fall_back`]); [`Heap::choice`] says which, and why.
+    ///
+    /// # Errors
+    /// [`HeapError`].
+    pub fn new(options: HeapOptions, embedder: Arc<dyn Embedder>) -> Result<Self, HeapError> {
+        let mut options = options.resolved()?;
+        let choice = choice::choose(&options)?;
+        options.mode = choice.mode;
+        options.delivery = choice.delivery;
+        options.huge_pages &= choice.huge_pages;
+        let stats = Arc::new(Statistics::default());
+        let space = Arc::new(Space::new(&options, &stats)?);
+        let userfault = choice.open(&stats)?;
+        let pages = userfault.clone().map(|service| service as Arc<dyn crate::sys::PageService>);
+        let serving = Serving::new(space.range.regions(), options.mode, pages);
+        let core = Arc::new(Core::new(options, space, stats, serving, embedder));
+        let heap = Inner { core: core.clone(), choice, controller: Mutex::new(None) };
+        if core.options.mode != Mode::NoGc {
+            let pools = Pools::new(&core.options)?;
+            let running = start_delivery(&core, userfault, &pools)?;
+            let controller = std::thread::Builder::new()
+                .name("strikeslip-gc".into())
+                .spawn(move || control(&core, &pools, running))
+                .map_err(HeapError::Thread)?;
+            *heap.controller.lock().unwrap_or_else(PoisonError::into_inner) = Some(controller);
+        }
+        Ok(Self(Arc::new(heap)))
+    }
+
     /// Mode in use.
-    pub fn mode(&self) -> Mode { todo!() }
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.0.core.options.mode
+    }
+
     /// Delivery in use; `None` in modes without faults.
-    pub fn delivery(&self) -> Option<Delivery> { todo!() }
+    #[must_use]
+    pub fn delivery(&self) -> Option<Delivery> {
+        self.0.core.options.delivery
+    }
+
     /// One line: what was chosen and why.
-    pub fn choice(&self) -> &str { todo!() }
-    /// The range of addresses that references of this heap lie in.
-    pub fn range(&self) -> HeapRange { todo!() }
-    /// Makes the context of a new mutator. Call it under the lock that excludes handshakes and stops (see `Embedder`).
-    pub fn attach(&self) -> MutatorContext { todo!() }
-    /// Gives a context back. Same lock as for `attach`.
-    pub fn detach(&self, _context: &MutatorContext) { todo!() }
+    #[must_use]
+    pub fn choice(&self) -> &str {
+        &self.0.choice.line
+    }
+
+    /// The options in use.
+    #[must_use]
+    pub fn options(&self) -> &HeapOptions {
+        &self.0.core.options
+    }
+
+    /// The addresses that references of this heap lie in.
+    #[must_use]
+    pub fn range(&self) -> HeapRange {
+        self.0.core.space.range
+    }
+
+    /// Makes the context of a new mutator, on the mutator's thread. Call it under the lock that
+    /// excludes handshakes and stops ([`Embedder`], rule 3).
+    #[must_use]
+    pub fn attach(&self) -> MutatorContext {
+        if self.delivery() == Some(Delivery::InPlace) {
+            // A thread that blocks SIGBUS would be killed by its first fault.
+            sched_unblock();
+        }
+        MutatorContext::new(self.0.core.clone())
+    }
+
+    /// Takes a context out of use. Same lock as for [`Heap::attach`]; the context is dropped after it.
+    pub fn detach(&self, context: &MutatorContext) {
+        context.retire_buffer();
+        context.hand_over_records();
+    }
+
     /// Pages of root slots.
-    pub fn roots(&self) -> &RootSpace { todo!() }
-    /// Waits for memory. Call it in a blocked state.
-    pub fn wait_for_memory(&self, _need: MemoryNeed) -> Result<(), AllocError> { todo!() }
-    /// Runs a whole collection that begins after this call. Call it unattached or in a blocked state.
-    pub fn collect(&self) { todo!() }
+    #[must_use]
+    pub fn roots(&self) -> &RootSpace {
+        &self.0.core.roots
+    }
+
+    /// Waits until there is memory for what an allocation needed. Call it in a blocked state.
+    ///
+    /// # Errors
+    /// [`AllocError::HeapLimit`] if a whole cycle that began since did not free enough.
+    pub fn wait_for_memory(&self, need: MemoryNeed) -> Result<(), AllocError> {
+        let start = Instant::now();
+        let result = self.0.core.control.wait_for_memory(&self.0.core.space, need);
+        let waited = start.elapsed();
+        self.0.core.stats.memory_wait.record_duration(waited);
+        self.0.core.tell(|listener| listener.memory_waited(waited));
+        result
+    }
+
+    /// Runs a whole collection that begins after this call, and waits for its end. Call it unattached
+    /// or in a blocked state.
+    pub fn collect(&self) {
+        self.collect_with(Pressure::High);
+    }
+
+    /// As [`Heap::collect`], with a choice of how much is evacuated.
+    pub fn collect_with(&self, pressure: Pressure) {
+        if self.mode() != Mode::NoGc {
+            self.0.core.control.collect(pressure);
+        }
+    }
+
     /// Asks for a collection and returns at once.
-    pub fn request_collection(&self) { todo!() }
-    /// Keeps an object where it is until `unpin` is called as often. May wait: call it in a blocked state, with the object in a root slot whose current value is read by `object` after waiting.
-    pub fn pin(&self, _object: &dyn Fn() -> ToAddress) -> ToAddress { todo!() }
-    /// Undoes one `pin`.
-    pub fn unpin(&self, _object: ToAddress) { todo!() }
-    /// Reports a pause's end (see `Embedder::resume_world`).
-    pub fn pause_ended(&self, _requested: Instant) { todo!() }
+    pub fn request_collection(&self) {
+        if self.mode() != Mode::NoGc {
+            self.0.core.control.request(crate::events::Trigger::Explicit, Pressure::Normal);
+        }
+    }
+
+    /// Keeps an object where it is, until [`Heap::unpin`]. `object` gives its address once the plan
+    /// can no longer move it: read it from a root slot. May wait for a flip: call it in a blocked
+    /// state.
+    pub fn pin(&self, object: &dyn Fn() -> ToAddress) -> ToAddress {
+        let core = &self.0.core;
+        let _gate = core.pin_gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = object();
+        core.space.regions.record(core.space.range.region(address)).pins.fetch_add(1, Ordering::Relaxed);
+        address
+    }
+
+    /// Undoes one [`Heap::pin`] of the object at this address.
+    pub fn unpin(&self, object: ToAddress) {
+        let core = &self.0.core;
+        core.space.regions.record(core.space.range.region(object)).pins.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Reports the end of a pause: the last mutator has resumed ([`Embedder::resume_world`]).
+    pub fn pause_ended(&self, requested: Instant) {
+        let core = &self.0.core;
+        if core.control.is_verifying() {
+            return;
+        }
+        let length = requested.elapsed();
+        core.stats.pause.record_duration(length);
+        core.tell(|listener| listener.pause_ended(length));
+    }
+
+    /// Adds a listener for the collector's events.
+    pub fn add_listener(&self, listener: Arc<dyn Listener>) {
+        self.0.core.add_listener(listener);
+    }
+
     /// Statistics.
-    pub fn snapshot(&self) -> Snapshot { todo!() }
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.0.core.stats
+    }
+
+    /// Memory at this time.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let space = &self.0.core.space;
+        let bytes = |regions: usize| (regions * REGION_BYTES) as u64;
+        let last = self.0.core.stats.last_cycle();
+        let since = bytes(space.used()).saturating_sub(last.used_after_bytes);
+        Memory {
+            limit_bytes: bytes(space.limit()),
+            used_bytes: bytes(space.used()),
+            peak_used_bytes: bytes(space.peak_used()),
+            live_bytes: if last.cycle == 0 { bytes(space.used()) } else { last.marked_bytes + since },
+            resident_bytes: bytes(space.resident()),
+            peak_resident_bytes: bytes(space.peak_resident()),
+        }
+    }
+
+    /// All statistics, as one serialisable value.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let delivery = self.delivery().map(Delivery::name);
+        self.0.core.stats.snapshot(self.memory(), self.mode().name(), delivery)
+    }
+}
+
+fn sched_unblock() {
+    let _was_blocked = crate::sys::sigbus::unblock_current_thread();
+}
+
+impl Pools {
+    fn new(options: &HeapOptions) -> Result<Self, HeapError> {
+        let builder = |name: &'static str, threads| {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(move |nth| format!("strikeslip-{name}-{nth}"))
+        };
+        let failed = |error: rayon::ThreadPoolBuildError| HeapError::Thread(std::io::Error::other(error));
+        let low = options.low_weight_marking;
+        let mark = builder("mark", options.mark_workers)
+            .start_handler(move |_| {
+                if low {
+                    // Refused where it could not be raised again; marking then competes as any thread.
+                    let _ = sched::set_weight(MARK_WEIGHT);
+                }
+            })
+            .build()
+            .map_err(failed)?;
+        let serve = builder("serve", options.workers).build().map_err(failed)?;
+        Ok(Self { mark, serve: Arc::new(serve), faults: Arc::new(FaultQueue::default()) })
+    }
+}
+
+fn start_delivery(
+    core: &Arc<Core>,
+    userfault: Option<Arc<crate::sys::uffd::Userfault>>,
+    pools: &Pools,
+) -> Result<Option<Running>, HeapError> {
+    let Some(userfault) = userfault else { return Ok(None) };
+    match core.options.delivery {
+        Some(Delivery::Pool) => {
+            let reader = Arc::new(FaultReader::new(userfault).map_err(HeapError::Thread)?);
+            delivery::start_pool(core, reader, &pools.faults, &pools.serve).map(Some).map_err(HeapError::Thread)
+        }
+        _ => delivery::start_in_place(core)
+            .map(Some)
+            .map_err(|error| HeapError::Thread(std::io::Error::other(error))),
+    }
+}
+
+/// The controller thread.
+fn control(core: &Arc<Core>, pools: &Pools, _delivery: Option<Running>) {
+    loop {
+        match core.control.next_order() {
+            Order::Collect(trigger, pressure) => {
+                cycle::run(core, pools, trigger, pressure);
+                core.control.completed(pressure);
+            }
+            Order::Idle => core.space.trim(core.space.used() + 1),
+            Order::Stop => return,
+        }
+    }
 }

@@ -131,7 +131,7 @@ impl Serving {
         self.outstanding.load(Ordering::Acquire) == 0
     }
 
-    fn slots_of(&self, core: &Core, region: RegionIndex) -> &[WordIndex] {
+    pub(crate) fn slots_of(&self, core: &Core, region: RegionIndex) -> &[WordIndex] {
         let record = core.space.regions.record(region);
         let begin = record.slots_begin.load(Ordering::Relaxed) as usize;
         let end = record.slots_end.load(Ordering::Relaxed) as usize;

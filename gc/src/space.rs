@@ -113,11 +113,11 @@ impl Space {
     ///
     /// # Errors
     /// [`HeapError::Reserve`].
-    pub fn new(options: &HeapOptions) -> Result<Self, HeapError> {
+    pub fn new(options: &HeapOptions, stats: &std::sync::Arc<crate::stats::Statistics>) -> Result<Self, HeapError> {
         let roles = roles_for(options.limit_bytes);
         let windows = roles.len() as u32;
         let reserve = |source| HeapError::Reserve { bytes: windows as usize * STRIDE_BYTES, source };
-        let reservation = Reservation::new(windows).map_err(reserve)?;
+        let reservation = Reservation::new(windows).map_err(reserve)?.with_counts(stats.clone());
         for (index, role) in roles.iter().enumerate() {
             let huge = options.huge_pages && *role != Role::Roots;
             reservation.open_window(WindowIndex(index as u32), huge).map_err(reserve)?;

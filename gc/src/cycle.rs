@@ -1,0 +1,273 @@
+//! The cycle: the only file that knows the order of its stages.
+//!
+//! Run by the controller thread. Each stage takes what only the stage before it can make:
+//! `Marking → Marked → Plan → Preparation → Compacting → CycleSummary`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+
+use crate::core::Core;
+use crate::delivery::FaultQueue;
+use crate::embedder::WorldStopped;
+use crate::events::{CycleSummary, Phase, Trigger};
+use crate::flip::{self, Compacting};
+use crate::geometry::REGION_BYTES;
+use crate::mark::{Marked, Marking};
+use crate::options::{Mode, VerifyLevel};
+use crate::plan::{Plan, Pressure, concurrent_plan};
+use crate::reclaim;
+use crate::region::{Class, Use};
+use crate::serve;
+use crate::sys::sched;
+use crate::verify;
+
+/// Threads that a cycle uses.
+#[derive(Debug)]
+pub struct Pools {
+    /// Marking, at a low weight.
+    pub mark: ThreadPool,
+    /// Serving, at full weight.
+    pub serve: Arc<ThreadPool>,
+    /// Faults on their way to the serving pool.
+    pub faults: Arc<FaultQueue>,
+}
+
+/// The nice value of the controller during the pause: a pause must not wait for a time slice.
+const PAUSE_WEIGHT: i32 = -10;
+
+/// Runs one cycle.
+pub fn run(core: &Core, pools: &Pools, trigger: Trigger, pressure: Pressure) {
+    let number = core.cycles_begun();
+    core.tell(|listener| listener.cycle_started(number, trigger));
+    let mut summary = CycleSummary {
+        cycle: number,
+        used_before_bytes: (core.space.used() * REGION_BYTES) as u64,
+        ..CycleSummary::default()
+    };
+    let allocated = core.stats.counters.allocated_bytes.load(Ordering::Relaxed);
+    core.space.set_resident_target(core.space.resident().max(core.space.used()) + 2);
+    if core.options.mode == Mode::StopTheWorld {
+        stop_the_world(core, pools, pressure, &mut summary);
+    } else {
+        concurrent(core, pools, pressure, &mut summary);
+    }
+    finish(core, allocated, &mut summary);
+}
+
+fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut CycleSummary) {
+    phase(core, Phase::Start, || start(core, pressure));
+    let marked = phase(core, Phase::Mark, || mark(core, pools));
+    let gate = core.pin_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut plan = phase(core, Phase::Plan, || concurrent_plan(core, marked, pressure));
+    verify::after_plan(core, &plan);
+    note_plan(core, &plan, summary);
+    if plan.is_empty() {
+        drop(gate);
+        phase(core, Phase::Reclaim, || end_without_flip(core));
+        return;
+    }
+    let prepared = phase(core, Phase::Plan, || flip::concurrent_prepare(core, &mut plan));
+    let preparation = prepared.unwrap_or_else(|error| panic!("plan: destinations cannot be registered: {error}"));
+    let compacting = pause(core, summary, |world| {
+        let shadow = verify::before_flip(core);
+        let compacting = flip::pause_flip(core, plan, preparation, world);
+        if let Some(shadow) = shadow.filter(|_| core.cycles_begun() % 2 == 1) {
+            // Mutators change objects as soon as they run, so copies can only be compared before.
+            concurrent_serve(core, pools);
+            verify::compare(core, &shadow);
+        }
+        compacting
+    });
+    drop(gate);
+    let resumed = Instant::now();
+    phase(core, Phase::Serve, || concurrent_serve(core, pools));
+    summary.serve_ns = nanoseconds(resumed.elapsed());
+    note_flip(core, &compacting, summary);
+    phase(core, Phase::Reclaim, || reclaim::concurrent_finish(core, &compacting));
+    verify_after(core);
+}
+
+/// Stop-the-world mode: the same stages, all in one pause.
+fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut CycleSummary) {
+    let _gate = core.pin_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let compacting = pause(core, summary, |world| {
+        choose_candidates(core, pressure);
+        flip::end_marking(core);
+        let marking = Marking::new(core, core.options.mark_workers);
+        marking.round(&pools.serve);
+        let plan = concurrent_plan(core, marking.finish(), pressure);
+        verify::after_plan(core, &plan);
+        let shadow = verify::before_flip(core);
+        let compacting = flip::pause_compact(core, plan, &pools.serve, world);
+        if let Some(shadow) = shadow {
+            verify::compare(core, &shadow);
+        }
+        reclaim::free_sources(core, &compacting);
+        reclaim::settle(core);
+        compacting
+    });
+    note_plan(core, &compacting.plan, summary);
+    note_flip(core, &compacting, summary);
+    verify_after(core);
+}
+
+/// Step 1: candidates are named, the barrier goes on everywhere, then objects are born marked.
+fn start(core: &Core, pressure: Pressure) {
+    core.space.set_allocation_class(Class::Candidate);
+    choose_candidates(core, pressure);
+    core.set_barrier(true);
+    handshake(core, &|context| context.set_marking(true));
+    // Only now: an object that is born marked may be stored into by any mutator, so all barriers
+    // must be on.
+    core.space.set_allocation_class(Class::Fresh);
+    core.shared.close();
+    handshake(core, &|context| context.retire_buffer());
+}
+
+fn handshake(core: &Core, action: &(dyn Fn(&crate::context::MutatorContext) + Sync)) {
+    core.embedder.handshake(action);
+    core.stats.counters.handshakes.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Candidates: what was filled since the last flip, and what the last marking found sparse. Under
+/// pressure, all. Clears what the last cycle left in the regions' records.
+fn choose_candidates(core: &Core, pressure: Pressure) {
+    let (space, regions) = (&core.space, &core.space.regions);
+    let sparse = (core.options.evacuate_below * REGION_BYTES as f64) as u32;
+    for region in regions.in_use() {
+        let record = regions.record(region);
+        record.slots.store(0, Ordering::Relaxed);
+        record.slots_overflowed.store(false, Ordering::Relaxed);
+        record.slots_begin.store(0, Ordering::Relaxed);
+        record.slots_end.store(0, Ordering::Relaxed);
+        record.incoming.store(0, Ordering::Relaxed);
+        if regions.usage(region) == Use::Roots {
+            continue;
+        }
+        let was_live = record.live_bytes.swap(0, Ordering::Relaxed);
+        let is_candidate = regions.usage(region) == Use::Objects
+            && (regions.class(region) != Class::Settled || was_live <= sparse || pressure != Pressure::Normal);
+        regions.set_class(region, if is_candidate { Class::Candidate } else { Class::Settled });
+        space.live.clear(region);
+    }
+}
+
+/// Steps 2 and 3: rounds of marking until a handshake brings nothing new.
+fn mark(core: &Core, pools: &Pools) -> Marked {
+    let marking = Marking::new(core, core.options.mark_workers);
+    loop {
+        marking.round(&pools.mark);
+        handshake(core, &|context| context.hand_over_records());
+        if !marking.has_news() {
+            return marking.finish();
+        }
+    }
+}
+
+/// Step 6: the one pause.
+fn pause(core: &Core, summary: &mut CycleSummary, work: impl FnOnce(&WorldStopped) -> Compacting) -> Compacting {
+    core.control.set_verifying(false);
+    let raised = sched::set_weight(PAUSE_WEIGHT);
+    core.tell(|listener| listener.phase_started(Phase::Flip));
+    let requested = Instant::now();
+    core.embedder.stop_world();
+    let stopped = requested.elapsed();
+    let compacting = work(&WorldStopped::new());
+    let until_resume = requested.elapsed();
+    core.embedder.resume_world(requested);
+    if raised {
+        let _ = sched::set_weight(0);
+    }
+    core.stats.safepoint.record_duration(stopped);
+    core.stats.stopped.record_duration(until_resume);
+    core.stats.record_phase(Phase::Flip, until_resume);
+    core.stats.counters.pauses.fetch_add(1, Ordering::Relaxed);
+    core.tell(|listener| listener.world_stopped(stopped));
+    core.tell(|listener| listener.phase_ended(Phase::Flip, until_resume));
+    summary.safepoint_ns = nanoseconds(stopped);
+    summary.stopped_ns = nanoseconds(until_resume);
+    compacting
+}
+
+/// Step 7: workers build and return what is missing; whoever faults does so first.
+fn concurrent_serve(core: &Core, pools: &Pools) {
+    let between = || {
+        pools.faults.drain(core);
+        reclaim::release_drained(core);
+    };
+    pools.serve.in_place_scope(|scope| {
+        for _ in 0..core.options.workers {
+            scope.spawn(|_| serve::work(core, &between));
+        }
+    });
+    core.serving.wait_until_complete();
+}
+
+/// Nothing was worth evacuating: the barrier goes off with a handshake, and there is no pause.
+fn end_without_flip(core: &Core) {
+    core.set_barrier(false);
+    handshake(core, &|context| {
+        context.set_marking(false);
+        context.hand_over_records();
+    });
+    core.space.set_allocation_class(Class::New);
+    while let Some(buffer) = core.barrier.take(crate::barrier::Recorded::Slots) {
+        core.barrier.give_back(buffer);
+    }
+    reclaim::settle(core);
+    core.control.memory_freed();
+    core.stats.counters.cycles_without_flip.fetch_add(1, Ordering::Relaxed);
+}
+
+fn note_plan(core: &Core, plan: &Plan, summary: &mut CycleSummary) {
+    let counters = &core.stats.counters;
+    summary.marked_bytes = plan.live_bytes;
+    summary.evacuated_bytes = plan.survivor_bytes;
+    summary.regions_free = plan.free as u64;
+    summary.regions_evacuated = plan.evacuated.len() as u64;
+    counters.evacuated_bytes.fetch_add(plan.survivor_bytes, Ordering::Relaxed);
+    counters.regions_free.fetch_add(plan.free as u64, Ordering::Relaxed);
+    counters.regions_evacuated.fetch_add(plan.evacuated.len() as u64, Ordering::Relaxed);
+}
+
+fn note_flip(core: &Core, compacting: &Compacting, summary: &mut CycleSummary) {
+    core.stats.counters.patched_slots.fetch_add(compacting.patched, Ordering::Relaxed);
+    summary.slots_patched = compacting.patched;
+    summary.regions_taken = (compacting.missing.len() - compacting.plan.destinations.len()) as u64;
+}
+
+/// Sets when the next cycle starts, publishes the summary, and lets go of memory that will not be
+/// needed until then.
+fn finish(core: &Core, allocated_before: u64, summary: &mut CycleSummary) {
+    let allocated = core.stats.counters.allocated_bytes.load(Ordering::Relaxed) - allocated_before;
+    let used = core.space.used();
+    core.control.set_trigger(core.space.limit(), used, allocated as usize / REGION_BYTES);
+    core.space.trim(core.control.trigger_regions().max(used) + 2);
+    summary.used_after_bytes = (used * REGION_BYTES) as u64;
+    core.stats.record_cycle(summary);
+    core.tell(|listener| listener.cycle_ended(summary));
+}
+
+fn verify_after(core: &Core) {
+    if core.options.verify != VerifyLevel::Off {
+        phase(core, Phase::Verify, || verify::while_stopped(core, || verify::after_compaction(core)));
+    }
+}
+
+/// Runs a phase: events and its duration.
+fn phase<R>(core: &Core, phase: Phase, work: impl FnOnce() -> R) -> R {
+    core.tell(|listener| listener.phase_started(phase));
+    let start = Instant::now();
+    let result = work();
+    let duration = start.elapsed();
+    core.stats.record_phase(phase, duration);
+    core.tell(|listener| listener.phase_ended(phase, duration));
+    result
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
