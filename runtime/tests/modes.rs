@@ -4,9 +4,10 @@
 mod common;
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use common::{Node, all_modes, check_list, list, options};
-use strikeslip::{Array, Delivery, Heap, HeapError, HeapOptions, Mode, Mutator, Scope, VerifyLevel};
+use strikeslip::{Array, Delivery, Heap, HeapError, HeapOptions, Local, Mode, Mutator, Scope, VerifyLevel};
 
 const SLOTS: usize = 2_000;
 
@@ -157,7 +158,7 @@ fn a_long_list_is_walked_right_after_a_collection() {
                         let second = list(m, inner, 100_000).unwrap();
                         head.set(m, second.get(m));
                     });
-                    heap_request_and_walk(m, &head);
+                    request_and_walk(m, &head);
                 }
             });
         })
@@ -165,13 +166,13 @@ fn a_long_list_is_walked_right_after_a_collection() {
     });
 }
 
-/// Walks the list all the time from the request of a collection to its end.
-fn heap_request_and_walk(m: &mut Mutator, head: &strikeslip::Local<'_, Node>) {
-    let collector = m.heap().collector().clone();
-    let cycles = || collector.snapshot().counters.cycles;
-    let before = cycles();
-    collector.request_collection();
-    for _ in 0..2_000 {
+/// Walks the list from the request of a collection to its end.
+fn request_and_walk(m: &mut Mutator, head: &Local<'_, Node>) {
+    let heap = m.heap().clone();
+    let cycles = || heap.snapshot().counters.cycles;
+    let (before, begin) = (cycles(), Instant::now());
+    heap.collector().request_collection();
+    loop {
         let mut next = Some(head.get(m));
         let mut sum = 0;
         while let Some(node) = next {
@@ -180,8 +181,9 @@ fn heap_request_and_walk(m: &mut Mutator, head: &strikeslip::Local<'_, Node>) {
         }
         assert_eq!(sum, (0..100_000).sum());
         m.safepoint();
-        if cycles() > before {
-            break;
+        if cycles() > before || heap.mode() == Mode::NoGc {
+            return;
         }
+        assert!(begin.elapsed() < Duration::from_secs(30), "the collection does not end");
     }
 }
