@@ -236,7 +236,7 @@ fn note_plan(core: &Core, plan: &Plan, summary: &mut CycleSummary) {
 fn note_flip(core: &Core, compacting: &Compacting, summary: &mut CycleSummary) {
     core.stats.counters.patched_slots.fetch_add(compacting.patched, Ordering::Relaxed);
     summary.slots_patched = compacting.patched;
-    summary.regions_taken = (compacting.missing.len() - compacting.plan.destinations.len()) as u64;
+    summary.regions_taken = compacting.taken as u64;
 }
 
 /// Sets when the next cycle starts, publishes the summary, and lets go of memory that will not be

@@ -71,6 +71,8 @@ pub struct Compacting {
     pub runs: Vec<Run>,
     /// Regions with missing units.
     pub missing: Vec<RegionIndex>,
+    /// How many of them were taken.
+    pub taken: usize,
     /// Slots patched in the pause.
     pub patched: u64,
 }
@@ -223,6 +225,7 @@ pub fn pause_flip(core: &Core, plan: Plan, preparation: Preparation, _world: &Wo
     take(core, &preparation);
     let mut missing = vec![];
     let mut units = announce_taken(core, &preparation, &mut missing);
+    let taken = missing.len();
     for &region in &plan.destinations {
         units += core.space.regions.record(region).missing_units.load(Ordering::Relaxed) as usize;
         missing.push(region);
@@ -230,7 +233,7 @@ pub fn pause_flip(core: &Core, plan: Plan, preparation: Preparation, _world: &Wo
     core.serving.set_missing(missing.clone(), units);
     let mut registered = preparation.registered;
     registered.extend(preparation.register);
-    Compacting { plan, registered, windows: preparation.windows, runs: preparation.runs, missing, patched }
+    Compacting { plan, registered, windows: preparation.windows, runs: preparation.runs, missing, taken, patched }
 }
 
 /// Turns the barrier off and gives each mutator a new buffer in a new region.
@@ -362,6 +365,7 @@ pub fn pause_compact(core: &Core, plan: Plan, pool: &rayon::ThreadPool, _world: 
         windows: vec![],
         runs: vec![],
         missing: vec![],
+        taken: 0,
         plan,
     }
 }

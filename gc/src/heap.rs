@@ -283,8 +283,21 @@ fn start_delivery(
     }
 }
 
+/// A panic in the collector is a broken invariant: mutators would wait for ever, or read what is not
+/// there. The panic's message has been printed; the process ends.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            crate::sys::die(format_args!("strikeslip: the collector cannot go on"));
+        }
+    }
+}
+
 /// The controller thread.
 fn control(core: &Arc<Core>, pools: &Pools, _delivery: Option<Running>) {
+    let _abort = AbortOnPanic;
     loop {
         match core.control.next_order() {
             Order::Collect(trigger, pressure) => {

@@ -75,7 +75,8 @@ impl Plan {
     /// log2 of the pages of a destination's unit.
     #[must_use]
     pub fn unit_shift(core: &Core) -> u8 {
-        if core.options.huge_pages { (REGION_BYTES.trailing_zeros() - PAGE_SHIFT) as u8 } else { 6 }
+        let whole = core.options.huge_pages && core.serving.installer.moves();
+        if whole { (REGION_BYTES.trailing_zeros() - PAGE_SHIFT) as u8 } else { 6 }
     }
 }
 

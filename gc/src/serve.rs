@@ -233,7 +233,17 @@ pub fn serve_unit(core: &Core, unit: PageIndex) -> Claim {
     Claim::Mine
 }
 
+/// Pages of a destination unit that are built. Only where whole huge pages are moved is the empty
+/// rest built too: a huge page moved in part is split.
+fn pages_to_build(core: &Core, unit: PageIndex, pages: usize) -> usize {
+    if pages == REGION_PAGES && core.serving.installer.moves() && core.options.huge_pages {
+        return pages;
+    }
+    pages.min(contents_pages(core, unit.region()) - unit.in_region())
+}
+
 fn build_unit(core: &Core, unit: PageIndex, pages: usize) -> Sources {
+    let pages = pages_to_build(core, unit, pages);
     let serving = &core.serving;
     let page_service = serving.pages.as_deref().expect("units are served in concurrent modes");
     let piece = loop {

@@ -300,6 +300,8 @@ impl Space {
         record.slots.store(0, Ordering::Relaxed);
         record.slots_overflowed.store(false, Ordering::Relaxed);
         record.incoming.store(0, Ordering::Relaxed);
+        // Marking clears the bits of regions that are in use when it begins, not of later ones.
+        self.live.clear(region);
         self.regions.set_usage(region, usage);
         self.regions.set_class(region, class);
         if usage.counts_as_used() {

@@ -183,7 +183,7 @@ fn traverse(core: &Core, when: &str, mut visit: impl FnMut(WordIndex, Header)) {
         Err(error) => fail(format_args!("{when}: no memory to verify: {error}")),
     };
     let mut stack = vec![];
-    let mut discover = |reference: ToAddress, from: WordIndex, stack: &mut Vec<WordIndex>| {
+    let discover = |reference: ToAddress, from: WordIndex, stack: &mut Vec<WordIndex>| {
         let word = check_reference(core, when, reference, from);
         let bit = 1 << word.bit();
         if seen[word.chunk().index()].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
