@@ -229,6 +229,8 @@ fn note_plan(core: &Core, plan: &Plan, summary: &mut CycleSummary) {
 fn note_flip(core: &Core, compacting: &Compacting, summary: &mut CycleSummary) {
     core.stats.counters.patched_slots.fetch_add(compacting.patched, Ordering::Relaxed);
     summary.slots_patched = compacting.patched;
+    summary.patch_ns = nanoseconds(compacting.patch_time);
+    summary.take_ns = nanoseconds(compacting.take_time);
     summary.regions_taken = compacting.taken as u64;
 }
 
