@@ -172,11 +172,14 @@ fn random_options_and_workloads_agree_with_their_models() {
     let mut seed = number("STRIKESLIP_STRESS_SEED").unwrap_or(1);
     let (mut cycles, mut faults) = (0, 0);
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(seconds) {
+    loop {
         let (more_cycles, more_faults) = round(seed, Duration::from_millis(700));
         cycles += more_cycles;
         faults += more_faults;
         seed += 1;
+        if started.elapsed() >= Duration::from_secs(seconds) {
+            break;
+        }
     }
     println!("{cycles} cycles, {faults} mutator faults, up to seed {seed}");
     assert!(cycles > 20 && faults > 0, "{cycles} cycles, {faults} faults");
