@@ -96,7 +96,8 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
     let compacting = pause(core, summary, |world| {
         choose_candidates(core, pressure);
         flip::end_marking(core);
-        let marking = Marking::new(core, core.options.mark_workers);
+        // As many as threads: a marker waits for all others, so each needs one of its own.
+        let marking = Marking::new(core, pools.serve.current_num_threads());
         marking.round(&pools.serve);
         let plan = concurrent_plan(core, marking.finish(), pressure);
         verify::after_plan(core, &plan);
