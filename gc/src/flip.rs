@@ -18,7 +18,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::address::{PageIndex, RegionIndex, ToAddress, WindowIndex, WordIndex};
+use crate::address::{RegionIndex, ToAddress, WindowIndex, WordIndex};
 use crate::barrier::Recorded;
 use crate::build::rewrite_region;
 use crate::core::Core;
@@ -318,17 +318,20 @@ fn patch_slots(core: &Core, slots: &[WordIndex]) -> u64 {
     slots.iter().filter(|&&slot| patch(&core.space, cell(slot))).count() as u64
 }
 
-/// Rewrites the hot root pages, and the paged ones that are not taken.
+/// Rewrites the hot root pages, and the paged ones that are not taken: all of them if `paged`, else
+/// those in regions that were opened since the preparation.
 pub fn rewrite_roots(core: &Core, paged: bool) {
-    let mut rewrite = |page| {
+    let rewrite = |page| {
         for slot in core.roots.slots(page) {
             patch(&core.space, slot);
         }
     };
-    core.roots.hot_pages().for_each(&mut rewrite);
-    // Also when the others are taken: regions of root pages that were opened since the preparation.
-    let is_here = |page: &PageIndex| paged || !is_to_be_taken(core, page.region());
-    core.roots.paged_pages().filter(is_here).for_each(&mut rewrite);
+    core.roots.hot_pages().for_each(rewrite);
+    for region in core.roots.paged_regions() {
+        if paged || !is_to_be_taken(core, region) {
+            core.roots.pages_in_use_of(region).for_each(rewrite);
+        }
+    }
 }
 
 fn take(core: &Core, preparation: &Preparation) {
