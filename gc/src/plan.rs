@@ -23,6 +23,7 @@ use crate::core::Core;
 use crate::geometry::{CHUNK_SHIFT, PAGE_SHIFT, REGION_BYTES, REGION_CHUNKS, REGION_WORDS, WORD_BYTES, WORD_SHIFT};
 use crate::livemap::LiveMap;
 use crate::mark::Marked;
+use crate::options::Mode;
 use crate::region::{Class, Service, Use, Verdict};
 use crate::space::{Contents, Role, Space};
 
@@ -77,7 +78,9 @@ impl Plan {
     /// log2 of the pages of a destination's unit.
     #[must_use]
     pub fn unit_shift(core: &Core) -> u8 {
-        let whole = core.options.huge_pages && core.serving.installer.moves();
+        // In stop-the-world mode a task builds a whole destination, and is one reader of its sources.
+        let whole = core.options.mode == Mode::StopTheWorld
+            || core.options.huge_pages && core.serving.installer.moves();
         if whole { (REGION_BYTES.trailing_zeros() - PAGE_SHIFT) as u8 } else { 6 }
     }
 }
