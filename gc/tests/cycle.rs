@@ -195,19 +195,22 @@ fn large_arrays_allocated_during_marking_are_rewritten() {
 fn pinned_objects_keep_their_address() {
     for (mode, delivery) in CONCURRENT.into_iter().chain([(Mode::StopTheWorld, Delivery::InPlace)]) {
         let toy = Toy::new(options(mode, delivery)).expect("a heap");
+        let shape = Shape { roots: 64, live_bytes: 8 << 20, medium_one_in: 50, large_one_in: 0 };
         collect_under(&toy, 20, Pressure::Everything, |mutator, ended| {
             let born_pinned = mutator.alloc_pinned(layouts().array, 8).expect("room");
             mutator.set_root(0, Some(born_pinned));
             mutator.set_root(1, Some(mutator.alloc(layouts().node, 0).expect("room")));
-            // What moves, and is referred to from what does not.
+            // What moves (so it must lie in another region), and is referred to from what does not.
+            (0..REGION_BYTES / 800).for_each(|_| drop(mutator.alloc(layouts().data, 100).expect("room")));
             mutator.set_root(2, Some(mutator.alloc(layouts().node, 0).expect("room")));
             mutator.set(mutator.root(2).expect("a node"), 3, 77);
             mutator.store(mutator.root(0).expect("pinned"), 1, mutator.root(2));
             let (mut place, mut moves) = (mutator.root(2), 0);
             let pinned = mutator.blocked(|| mutator.heap.pin(&|| mutator.root(1).expect("a node")));
             mutator.set(pinned, 3, 99);
+            let mut graph = Graph::new(mutator, 8, shape);
             while !ended() {
-                mutator.alloc(layouts().data, 50).expect("room");
+                graph.step().expect("room");
                 assert_eq!((mutator.root(0), mutator.root(1)), (Some(born_pinned), Some(pinned)));
                 assert_eq!((mutator.load(born_pinned, 1), mutator.get(pinned, 3)), (mutator.root(2), 99));
                 let node = mutator.root(2).expect("a node");
@@ -269,7 +272,7 @@ fn come_and_go(toy: &Toy, seed: u64, ended: &dyn Fn() -> bool) -> u64 {
     while !ended() {
         let mutator = toy.attach();
         let mut graph = Graph::new(&mutator, mix(lives) ^ seed, shape);
-        (0..300).for_each(|_| graph.step().expect("room"));
+        (0..100).for_each(|_| graph.step().expect("room"));
         graph.check();
         lives += 1;
     }
@@ -279,9 +282,11 @@ fn come_and_go(toy: &Toy, seed: u64, ended: &dyn Fn() -> bool) -> u64 {
 #[test]
 fn threads_attach_and_detach_during_cycles() {
     for (mode, delivery) in CONCURRENT {
-        let toy = Toy::new(options(mode, delivery)).expect("a heap");
+        // Marking at a low weight would wait for the many threads, which is not what is tested.
+        let options = HeapOptions { low_weight_marking: false, ..options(mode, delivery) };
+        let toy = Toy::new(options).expect("a heap");
         let lives = AtomicU64::new(0);
-        let shape = Shape { roots: 64, live_bytes: 8 << 20, medium_one_in: 0, large_one_in: 0 };
+        let shape = Shape { roots: 64, live_bytes: 4 << 20, medium_one_in: 0, large_one_in: 0 };
         collect_under(&toy, 10, Pressure::Everything, |mutator, ended| {
             let stays = AtomicBool::new(true);
             std::thread::scope(|scope| {
@@ -292,7 +297,7 @@ fn threads_attach_and_detach_during_cycles() {
                         lives.fetch_add(more, Ordering::Relaxed);
                     })
                 };
-                let threads = [thread(0), thread(1), thread(2)];
+                let threads = [thread(0), thread(1)];
                 let mut graph = Graph::new(mutator, 9, shape);
                 while !ended() {
                     graph.step().expect("room");
@@ -322,7 +327,7 @@ fn memory_stays_near_the_limit_and_is_given_back() {
             graph.clear();
         });
         // Destinations count once they are complete, so survivors may come on top of a full heap.
-        let slack = (shape.live_bytes + 10 * REGION_BYTES) as u64;
+        let slack = (shape.live_bytes / 2 * 3 + 10 * REGION_BYTES) as u64;
         let peak = snapshot.memory.peak_resident_bytes;
         assert!(peak <= limit as u64 + slack, "{mode} {delivery}: {} MiB at most", peak >> 20);
         toy.heap.collect_with(Pressure::Everything);
