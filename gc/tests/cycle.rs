@@ -4,6 +4,7 @@
 mod toy_embedder;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use strikeslip_gc::geometry::REGION_BYTES;
@@ -32,6 +33,8 @@ fn options(mode: Mode, delivery: Delivery) -> HeapOptions {
         delivery: Some(delivery),
         fall_back: false,
         verify: VerifyLevel::Reachable,
+        // On two processors, one for the mutator: else all is served before it runs again.
+        workers: 1,
         ..HeapOptions::default()
     }
 }
@@ -44,6 +47,9 @@ fn collect_under(
     pressure: Pressure,
     work: impl Fn(&Mutator, &dyn Fn() -> bool) + Sync,
 ) -> Snapshot {
+    // Alone: a mutator that waits for a processor takes no faults.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -169,7 +169,7 @@ fn come_and_go(toy: &Toy, shared: &Shared, ended: &AtomicBool, seed: u64) {
 #[test]
 fn random_options_and_workloads_agree_with_their_models() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = number("STRIKESLIP_STRESS_SECONDS").unwrap_or(15);
+    let seconds = number("STRIKESLIP_STRESS_SECONDS").unwrap_or(12);
     let mut seed = number("STRIKESLIP_STRESS_SEED").unwrap_or(1);
     let (mut cycles, mut faults) = (0, 0);
     let started = Instant::now();
