@@ -23,7 +23,7 @@ const CONCURRENT: [(Mode, Delivery); 4] = [
 ];
 
 /// How long mutators run at least, and at most, under collections.
-const LEAST: Duration = Duration::from_millis(400);
+const LEAST: Duration = Duration::from_millis(250);
 const MOST: Duration = Duration::from_secs(20);
 
 fn options(mode: Mode, delivery: Delivery) -> HeapOptions {
@@ -207,7 +207,9 @@ fn pinned_objects_keep_their_address() {
             mutator.set_root(0, Some(born_pinned));
             mutator.set_root(1, Some(mutator.alloc(layouts().node, 0).expect("room")));
             // What moves (so it must lie in another region), and is referred to from what does not.
-            (0..REGION_BYTES / 800).for_each(|_| drop(mutator.alloc(layouts().data, 100).expect("room")));
+            for _ in 0..REGION_BYTES / 800 {
+                mutator.alloc(layouts().data, 100).expect("room");
+            }
             mutator.set_root(2, Some(mutator.alloc(layouts().node, 0).expect("room")));
             mutator.set(mutator.root(2).expect("a node"), 3, 77);
             mutator.store(mutator.root(0).expect("pinned"), 1, mutator.root(2));
