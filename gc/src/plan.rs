@@ -25,6 +25,7 @@ use crate::geometry::{
 };
 use crate::livemap::LiveMap;
 use crate::mark::Marked;
+use crate::options::Mode;
 use crate::region::{Class, Service, Use, Verdict};
 use crate::space::{Contents, Role, Space};
 
@@ -79,7 +80,9 @@ impl Plan {
     /// log2 of the pages of a destination's unit.
     #[must_use]
     pub fn unit_shift(core: &Core) -> u8 {
-        let whole = core.options.huge_pages && core.serving.installer.moves();
+        // In stop-the-world mode a task builds a whole destination, and is one reader of its sources.
+        let whole = core.options.mode == Mode::StopTheWorld
+            || core.options.huge_pages && core.serving.installer.moves();
         if whole { (REGION_BYTES.trailing_zeros() - PAGE_SHIFT) as u8 } else { 6 }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each round draws options, mutators and workload from its seed, runs for a moment while one thread
 //! demands collections, and compares every mutator's graph with its model. `STRIKESLIP_STRESS_SECONDS`
-//! makes it run longer than the suite does, `STRIKESLIP_STRESS_SEED` repeats the run from one seed.
+//! makes it run longer than the suite does, `STRIKESLIP_STRESS_SEED` repeats it from one seed (for that round alone with 0 seconds).
 
 mod toy_embedder;
 
@@ -169,7 +169,7 @@ fn come_and_go(toy: &Toy, shared: &Shared, ended: &AtomicBool, seed: u64) {
 #[test]
 fn random_options_and_workloads_agree_with_their_models() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = number("STRIKESLIP_STRESS_SECONDS").unwrap_or(15);
+    let seconds = number("STRIKESLIP_STRESS_SECONDS").unwrap_or(12);
     let mut seed = number("STRIKESLIP_STRESS_SEED").unwrap_or(1);
     let (mut cycles, mut faults) = (0, 0);
     let started = Instant::now();
@@ -183,5 +183,5 @@ fn random_options_and_workloads_agree_with_their_models() {
         }
     }
     println!("{cycles} cycles, {faults} mutator faults, up to seed {seed}");
-    assert!(cycles > 20 && faults > 0, "{cycles} cycles, {faults} faults");
+    assert!(seconds == 0 || (cycles > 20 && faults > 0), "{cycles} cycles, {faults} faults");
 }
