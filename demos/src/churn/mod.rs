@@ -1,5 +1,5 @@
 //! Three parts that allocate, discard and re-link, each on its own objects and each checking itself:
-//! [`trees`], [`graph`], [`arrays`]. Every mutator has its own share of them; what they share is the
+//! `trees`, `graph`, `arrays`. Every mutator has its own share of them; what they share is the
 //! heap.
 //!
 //! Like the index, each part ends by bringing everything to a state that follows from the seed; the

@@ -48,7 +48,7 @@ pub struct Skipped {
     pub invalid_utf8: u64,
     /// Files and directories that could not be read, and what is neither (sockets, devices).
     pub unreadable: u64,
-    /// Files larger than [`MAX_FILE_BYTES`].
+    /// Files larger than `MAX_FILE_BYTES`.
     pub huge: u64,
     /// Symbolic links.
     pub links: u64,
