@@ -20,8 +20,13 @@ fn main() -> io::Result<()> {
     let mut list = String::from("&[\n");
     for file in &files {
         let name = file.strip_prefix(&root).unwrap_or(file);
-        writeln!(list, "    ({:?}, include_str!({:?})),", name.display().to_string(), file.display().to_string())
-            .expect("writing to a string");
+        writeln!(
+            list,
+            "    ({:?}, include_str!({:?})),",
+            name.display().to_string(),
+            file.display().to_string()
+        )
+        .expect("writing to a string");
     }
     list.push_str("]\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use strikeslip::{Delivery, HeapError, Mode, VerifyLevel};
 
 use crate::churn::Churn;
-use crate::corpus::{Corpus, ORIGINAL, Directory, Embedded, ScanError, Skipped};
+use crate::corpus::{Corpus, Directory, Embedded, ORIGINAL, ScanError, Skipped};
 use crate::doctor;
 use crate::index::{IndexJob, LiveEstimate};
 use crate::json::{Output, Report, WriteError};
@@ -29,6 +29,8 @@ const SMALLEST_HEAP_BYTES: u64 = 32 << 20;
 const LARGEST_HEAP_BYTES: u64 = 4 << 30;
 /// Without a collector everything that is allocated stays: so many times the usual heap.
 const NO_GC_FACTOR: u64 = 8;
+/// Documents of the embedded corpus: some tens of megabytes of index.
+const DOCUMENTS: u32 = 4_000;
 /// Longest run that can be asked for: a year.
 const MOST_SECONDS: f64 = 31_536_000.0;
 
@@ -50,6 +52,9 @@ enum Command {
     Index {
         /// The directory; links are not followed, what is no text is skipped
         dir: Option<PathBuf>,
+        /// Documents of the embedded corpus
+        #[arg(long, conflicts_with = "dir", default_value_t = DOCUMENTS, value_parser = clap::value_parser!(u32).range(1..))]
+        documents: u32,
     },
     /// Trees, a mutating graph and large arrays, each checking itself
     Churn,
@@ -75,7 +80,7 @@ struct Shared {
     #[arg(long, global = true, default_value_t = 0, hide_default_value = true)]
     workers: usize,
     /// Length of the timed part
-    #[arg(long, global = true, default_value = "10", value_parser = parse_seconds)]
+    #[arg(long, global = true, default_value = "10", value_parser = parse_seconds, allow_negative_numbers = true)]
     seconds: Duration,
     /// Seed of everything random; the same seed gives the same checksum
     #[arg(long, global = true, default_value_t = 1)]
@@ -119,7 +124,9 @@ impl Error {
     const fn exit_code(&self) -> u8 {
         match self {
             Self::Scan(_) | Self::Write(_) => 2,
-            Self::Failure(Failure::Heap(HeapError::BadOption { .. } | HeapError::ModeUnavailable { .. })) => 2,
+            Self::Failure(Failure::Heap(HeapError::BadOption { .. } | HeapError::ModeUnavailable { .. })) => {
+                2
+            }
             Self::Failure(_) | Self::Wrong(..) => 1,
         }
     }
@@ -156,8 +163,9 @@ fn dispatch(arguments: &Arguments) -> Result<(), Error> {
     let shared = &arguments.shared;
     let output = shared.json.as_deref().map(Output::open).transpose()?;
     match &arguments.command {
-        None | Some(Command::Index { dir: None }) => index_embedded(shared, output),
-        Some(Command::Index { dir: Some(dir) }) => {
+        None => index_embedded(DOCUMENTS, shared, output),
+        Some(Command::Index { dir: None, documents }) => index_embedded(*documents, shared, output),
+        Some(Command::Index { dir: Some(dir), .. }) => {
             let corpus = Directory::scan(dir, shared.seed)?;
             index_directory(corpus, shared, output)
         }
@@ -177,8 +185,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), Error> {
     }
 }
 
-fn index_embedded(shared: &Shared, output: Option<Output>) -> Result<(), Error> {
-    let corpus = Corpus::Embedded(Embedded::new(shared.seed));
+fn index_embedded(documents: u32, shared: &Shared, output: Option<Output>) -> Result<(), Error> {
+    let corpus = Corpus::Embedded(Embedded::new(shared.seed, documents));
     let mut estimate = LiveEstimate::default();
     let mut text = String::new();
     for document in 0..corpus.len() as u32 {
@@ -205,7 +213,11 @@ fn index_directory(mut corpus: Directory, shared: &Shared, output: Option<Output
         let live = Bytes(estimate.bytes());
         eprintln!("{} files, about {live} of index in a heap of {}; {skipped}", corpus.len(), Bytes(heap));
         if skipped.no_room > 0 {
-            eprintln!("{} files are left out: the index may have {} (half the heap)", skipped.no_room, Bytes(most));
+            eprintln!(
+                "{} files are left out: the index may have {} (half the heap)",
+                skipped.no_room,
+                Bytes(most)
+            );
         }
     }
     let settings = settings(shared, heap, estimate.bytes());

@@ -10,7 +10,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use strikeslip::gc::stats::{CallCount, CounterValues, FaultPathStatistics, Memory, Percentiles, PhaseStatistics};
+use strikeslip::gc::stats::{
+    CallCount, CounterValues, FaultPathStatistics, Memory, Percentiles, PhaseStatistics,
+};
 
 use crate::corpus::Skipped;
 use crate::noise::Noise;

@@ -39,7 +39,8 @@ fn show(heap: &Heap, meter: &Meter, label: &str, ended: &mpsc::Receiver<()>) {
         before = now;
         let line = line(heap, label, start.elapsed(), rate);
         // Whoever closed standard error does not want to see it.
-        let _ = if terminal { write!(io::stderr(), "\r\x1b[2K{line}") } else { writeln!(io::stderr(), "{line}") };
+        let _ =
+            if terminal { write!(io::stderr(), "\r\x1b[2K{line}") } else { writeln!(io::stderr(), "{line}") };
     }
     if terminal {
         let _ = write!(io::stderr(), "\r\x1b[2K");

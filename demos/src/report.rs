@@ -60,7 +60,8 @@ fn collector_rows(finished: &Finished, rows: &mut Vec<Row>) {
         None => snapshot.mode.to_owned(),
     };
     push(rows, "mode · delivery", mode);
-    let cycles = format!("{} ({} without flip)", snapshot.counters.cycles, snapshot.counters.cycles_without_flip);
+    let cycles =
+        format!("{} ({} without flip)", snapshot.counters.cycles, snapshot.counters.cycles_without_flip);
     push(rows, "cycles", cycles);
     push(rows, "", "p50 / p99 / max".to_owned());
     push(rows, "stopped (until they may run)", percentiles(&snapshot.stopped_ns));
@@ -71,7 +72,11 @@ fn collector_rows(finished: &Finished, rows: &mut Vec<Row>) {
         Some(steal) => Nanoseconds(steal).to_string(),
         None => "not known".to_owned(),
     };
-    push(rows, "noise: steal / control gap", format!("{steal} / {}", Nanoseconds(finished.noise.control_gap_ns)));
+    push(
+        rows,
+        "noise: steal / control gap",
+        format!("{steal} / {}", Nanoseconds(finished.noise.control_gap_ns)),
+    );
 }
 
 fn fault_rows(finished: &Finished, rows: &mut Vec<Row>) {

@@ -73,8 +73,9 @@ fn run_once(workload: &dyn Workload, settings: &Settings) -> Result<Finished, Fa
     let meter = Meter::default();
     let label = format!("{} {}", workload.name(), heap.mode().name());
     let monitor = Monitor::start();
-    let result =
-        progress::shown(&heap, &meter, &label, settings.quiet, || workload.run(&heap, &settings.plan, &meter));
+    let result = progress::shown(&heap, &meter, &label, settings.quiet, || {
+        workload.run(&heap, &settings.plan, &meter)
+    });
     let noise = monitor.finish();
     Ok(Finished {
         workload: workload.name(),

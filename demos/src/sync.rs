@@ -10,8 +10,6 @@ pub fn lock<'a, T>(m: &mut Mutator, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
     match mutex.try_lock() {
         Ok(guard) => guard,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => {
-            m.blocked(|| mutex.lock().unwrap_or_else(PoisonError::into_inner))
-        }
+        Err(TryLockError::WouldBlock) => m.blocked(|| mutex.lock().unwrap_or_else(PoisonError::into_inner)),
     }
 }

@@ -156,7 +156,10 @@ pub fn run_mutators<T: Send>(
 ///
 /// # Errors
 /// Those of `body`, and [`RunError::Attach`].
-pub fn attached<T>(heap: &Heap, body: impl FnOnce(&mut Mutator) -> Result<T, RunError>) -> Result<T, RunError> {
+pub fn attached<T>(
+    heap: &Heap,
+    body: impl FnOnce(&mut Mutator) -> Result<T, RunError>,
+) -> Result<T, RunError> {
     heap.attach(body).map_err(|error| RunError::Attach(error.to_string()))?
 }
 

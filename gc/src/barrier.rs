@@ -59,6 +59,7 @@ pub struct BarrierQueues {
     shades: SegQueue<Box<Buffer>>,
     slots: SegQueue<Box<Buffer>>,
     empty: SegQueue<Box<Buffer>>,
+    overflowed: SegQueue<RegionIndex>,
 }
 
 /// What a buffer holds.
@@ -109,24 +110,40 @@ impl BarrierQueues {
         buffer.clear();
         self.empty.push(buffer);
     }
-}
 
-/// Whether a slot in `slot_region` that holds a reference into `target` is to be put on a list. If
-/// the region's list is full, the region is marked for scanning instead.
-#[inline]
-pub fn is_to_be_recorded(space: &Space, slot_region: RegionIndex, target: RegionIndex) -> bool {
-    if space.regions.class(target) != Class::Candidate {
-        return false;
+    /// Whether a slot in `slot_region` that holds a reference into `target` is to be put on a list. If
+    /// the region's list is full, the region overflows instead.
+    #[inline]
+    pub fn wants_slot(&self, space: &Space, slot_region: RegionIndex, target: RegionIndex) -> bool {
+        if space.regions.class(target) != Class::Candidate {
+            return false;
+        }
+        let record = space.regions.record(slot_region);
+        let incoming = &space.regions.record(target).incoming;
+        // Counts may lose updates to a race; they steer costs, not correctness.
+        incoming.store(incoming.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let recorded = record.slots.load(Ordering::Relaxed);
+        if recorded >= REGION_SLOTS_MAX {
+            self.overflow(space, slot_region);
+            return false;
+        }
+        record.slots.store(recorded + 1, Ordering::Relaxed);
+        true
     }
-    let record = space.regions.record(slot_region);
-    let incoming = &space.regions.record(target).incoming;
-    // Counts may lose updates to a race; they steer costs, not correctness.
-    incoming.store(incoming.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    let recorded = record.slots.load(Ordering::Relaxed);
-    if recorded >= REGION_SLOTS_MAX {
-        record.slots_overflowed.store(true, Ordering::Relaxed);
-        return false;
+
+    #[cold]
+    fn overflow(&self, space: &Space, region: RegionIndex) {
+        let flag = &space.regions.record(region).slots_overflowed;
+        // Relaxed: who overflowed the region is a mutator or a worker, and what reads the flag or the
+        // queue comes after the next handshake, pause or join with it.
+        if !flag.load(Ordering::Relaxed) && !flag.swap(true, Ordering::Relaxed) {
+            self.overflowed.push(region);
+        }
     }
-    record.slots.store(recorded + 1, Ordering::Relaxed);
-    true
+
+    /// A region that overflowed since this was last asked.
+    #[must_use]
+    pub fn take_overflowed(&self) -> Option<RegionIndex> {
+        self.overflowed.pop()
+    }
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{ToAddress, WordIndex};
 use crate::alloc::{allocate_large, largest_object};
-use crate::barrier::{Buffer, Recorded, is_to_be_recorded};
+use crate::barrier::{Buffer, Recorded};
 use crate::core::Core;
 use crate::error::AllocError;
 use crate::geometry::{LARGE_OBJECT_BYTES, REGION_BYTES, WORD_BYTES};
@@ -181,7 +181,7 @@ impl MutatorContext {
             self.shade_marking(new);
             let space = &self.core.space;
             let slot = space.range.word_at(std::ptr::from_ref(slot).expose_provenance());
-            if is_to_be_recorded(space, slot.region(), space.range.region(new)) {
+            if self.core.barrier.wants_slot(space, slot.region(), space.range.region(new)) {
                 self.push(Recorded::Slots, slot);
             }
         }
@@ -255,11 +255,6 @@ impl MutatorContext {
             self.core.barrier.hand_over(Recorded::Shades, &mut *self.shades.get());
             self.core.barrier.hand_over(Recorded::Slots, &mut *self.slots.get());
         }
-    }
-
-    /// The part of the current buffer that is allocated, for the verifier: `(begin, cursor)`.
-    pub(crate) fn buffer(&self) -> (usize, usize, usize) {
-        (self.begin.get(), self.cursor.get(), self.limit.get())
     }
 
     #[cold]

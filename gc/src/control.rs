@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::context::MemoryNeed;
 use crate::error::AllocError;
@@ -41,7 +41,8 @@ pub struct Control {
     begun: AtomicU64,
     trigger_regions: AtomicUsize,
     occupancy_requested: AtomicBool,
-    verifying: AtomicBool,
+    /// When the verifier last asked for a stop.
+    verification: Mutex<Option<Instant>>,
 }
 
 /// What the controller is to do next.
@@ -66,18 +67,18 @@ impl Control {
             begun: AtomicU64::new(0),
             trigger_regions: AtomicUsize::new((limit / 2).max(1)),
             occupancy_requested: AtomicBool::new(false),
-            verifying: AtomicBool::new(false),
+            verification: Mutex::new(None),
         }
     }
 
-    /// Whether the world was stopped for the verifier only, which is not counted as a pause.
-    pub fn is_verifying(&self) -> bool {
-        self.verifying.load(Ordering::Relaxed)
+    /// Whether this stop was for the verifier only, which is not counted as a pause.
+    pub fn is_verification(&self, requested: Instant) -> bool {
+        *self.verification.lock().unwrap_or_else(PoisonError::into_inner) == Some(requested)
     }
 
-    /// See [`Self::is_verifying`].
-    pub fn set_verifying(&self, verifying: bool) {
-        self.verifying.store(verifying, Ordering::Relaxed);
+    /// See [`Self::is_verification`].
+    pub fn set_verification(&self, requested: Instant) {
+        *self.verification.lock().unwrap_or_else(PoisonError::into_inner) = Some(requested);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::alloc::SharedRegions;
 use crate::barrier::BarrierQueues;
+use crate::context::MutatorContext;
 use crate::control::Control;
 use crate::embedder::Embedder;
 use crate::events::Listener;
@@ -79,6 +80,15 @@ impl Core {
 
     pub(crate) fn set_barrier(&self, on: bool) {
         self.barrier_on.store(on, Ordering::Relaxed);
+    }
+
+    /// Has each mutator act at its next safepoint. In stop-the-world mode the world is stopped, and
+    /// what a handshake would do was done.
+    pub(crate) fn handshake(&self, action: &(dyn Fn(&MutatorContext) + Sync)) {
+        if self.options.mode != Mode::StopTheWorld {
+            self.embedder.handshake(action);
+            self.stats.counters.handshakes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn never_collects(&self) -> bool {

@@ -105,8 +105,7 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
         if let Some(shadow) = shadow {
             verify::compare(core, &shadow);
         }
-        reclaim::free_sources(core, &compacting);
-        reclaim::settle(core);
+        reclaim::settle(core, &compacting.plan.evacuated);
         compacting
     });
     note_plan(core, &compacting.plan, summary);
@@ -119,17 +118,12 @@ fn start(core: &Core, pressure: Pressure) {
     core.space.set_allocation_class(Class::Candidate);
     choose_candidates(core, pressure);
     core.set_barrier(true);
-    handshake(core, &|context| context.set_marking(true));
+    core.handshake(&|context| context.set_marking(true));
     // Only now: an object that is born marked may be stored into by any mutator, so all barriers
     // must be on.
     core.space.set_allocation_class(Class::Fresh);
     core.shared.close();
-    handshake(core, &|context| context.retire_buffer());
-}
-
-fn handshake(core: &Core, action: &(dyn Fn(&crate::context::MutatorContext) + Sync)) {
-    core.embedder.handshake(action);
-    core.stats.counters.handshakes.fetch_add(1, Ordering::Relaxed);
+    core.handshake(&|context| context.retire_buffer());
 }
 
 /// Candidates: what was filled since the last flip, and what the last marking found sparse. Under
@@ -160,7 +154,7 @@ fn mark(core: &Core, pools: &Pools) -> Marked {
     let marking = Marking::new(core, core.options.mark_workers);
     loop {
         marking.round(&pools.mark);
-        handshake(core, &|context| context.hand_over_records());
+        core.handshake(&|context| context.hand_over_records());
         if !marking.has_news() {
             return marking.finish();
         }
@@ -169,7 +163,6 @@ fn mark(core: &Core, pools: &Pools) -> Marked {
 
 /// Step 6: the one pause.
 fn pause(core: &Core, summary: &mut CycleSummary, work: impl FnOnce(&WorldStopped) -> Compacting) -> Compacting {
-    core.control.set_verifying(false);
     let raised = sched::set_weight(PAUSE_WEIGHT);
     core.tell(|listener| listener.phase_started(Phase::Flip));
     let requested = Instant::now();
@@ -209,7 +202,7 @@ fn concurrent_serve(core: &Core, pools: &Pools) {
 /// Nothing was worth evacuating: the barrier goes off with a handshake, and there is no pause.
 fn end_without_flip(core: &Core) {
     core.set_barrier(false);
-    handshake(core, &|context| {
+    core.handshake(&|context| {
         context.set_marking(false);
         context.hand_over_records();
     });
@@ -217,7 +210,7 @@ fn end_without_flip(core: &Core) {
     while let Some(buffer) = core.barrier.take(crate::barrier::Recorded::Slots) {
         core.barrier.give_back(buffer);
     }
-    reclaim::settle(core);
+    reclaim::settle(core, &[]);
     core.control.memory_freed();
     core.stats.counters.cycles_without_flip.fetch_add(1, Ordering::Relaxed);
 }

@@ -25,7 +25,8 @@ use crate::forward::patch;
 use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
 use crate::plan::{Plan, slot_needs_rewriting};
 use crate::region::{Class, Service, Use, Verdict};
-use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT};
+use crate::reclaim::release_drained;
+use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT, release_sources};
 use crate::space::{Contents, Role};
 use crate::sys::PageService;
 
@@ -162,7 +163,7 @@ fn group(taken: &[RegionIndex], preparation: &mut Preparation) {
 /// Staging for the beginning, until evacuated regions are drained.
 fn reserve_staging(core: &Core) {
     let order = [Role::Young, Role::YoungMarking, Role::Old];
-    for _ in 0..core.options.workers + 1 {
+    for _ in 0..core.options.workers {
         match core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty) {
             Some(region) => core.serving.staging.reserve(&core.space, region),
             None => break,
@@ -195,8 +196,7 @@ fn register(core: &Core, window: WindowIndex) -> io::Result<()> {
 /// Takes in the slots that mutators recorded while the plan was made, so that few are left for the
 /// pause.
 fn absorb(core: &Core, in_pause: &mut Vec<WordIndex>) {
-    core.embedder.handshake(&|context| context.hand_over_records());
-    core.stats.counters.handshakes.fetch_add(1, Ordering::Relaxed);
+    core.handshake(&|context| context.hand_over_records());
     while let Some(buffer) = core.barrier.take(Recorded::Slots) {
         for &slot in buffer.entries() {
             if !slot_needs_rewriting(&core.space, slot) {
@@ -218,8 +218,9 @@ fn is_to_be_taken(core: &Core, region: RegionIndex) -> bool {
 }
 
 /// The pause. Must not fail: what the kernel can refuse here leaves no way back.
-pub fn pause_flip(core: &Core, plan: Plan, preparation: Preparation, _world: &WorldStopped) -> Compacting {
+pub fn pause_flip(core: &Core, plan: Plan, mut preparation: Preparation, _world: &WorldStopped) -> Compacting {
     end_marking(core);
+    take_overflowed(core, &mut preparation);
     let patched = patch_late_slots(core) + patch_slots(core, &preparation.slots);
     rewrite_roots(core, preparation.roots_in_pause);
     take(core, &preparation);
@@ -246,6 +247,26 @@ pub fn end_marking(core: &Core) {
     });
     core.space.set_allocation_class(Class::New);
     core.shared.close();
+}
+
+/// Regions that overflowed since the plan are scanned, and so taken.
+fn take_overflowed(core: &Core, preparation: &mut Preparation) {
+    while let Some(region) = core.barrier.take_overflowed() {
+        if core.space.regions.verdict(region) == Verdict::Evacuate {
+            continue;
+        }
+        core.space.regions.set_verdict(region, Verdict::Scan);
+        if is_to_be_taken(core, region) {
+            continue;
+        }
+        core.space.regions.record(region).to_be_taken.store(true, Ordering::Relaxed);
+        preparation.runs.push(Run { first: region, regions: 1 });
+        let window = region.window();
+        if !preparation.register.contains(&window) && !preparation.registered.contains(&window) {
+            core.space.window(window).registered.store(true, Ordering::Relaxed);
+            preparation.register.push(window);
+        }
+    }
 }
 
 /// Slots recorded since the preparation.
@@ -376,7 +397,9 @@ fn build_in_place(core: &Core, region: RegionIndex) {
     let to = core.space.range.region_address(region);
     // SAFETY: a destination is empty, mapped, not registered in this mode, and built by this task
     // alone; it holds `pages` pages.
-    let _ = unsafe { crate::build::build_pages(&core.space, region.first_page(), pages, to.as_ptr()) };
+    let sources = unsafe { crate::build::build_pages(&core.space, region.first_page(), pages, to.as_ptr()) };
     core.space.complete_destination(region);
+    release_sources(core, sources);
+    release_drained(core);
     core.stats.counters.built_in_place_bytes.fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
 }

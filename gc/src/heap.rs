@@ -197,7 +197,7 @@ impl Heap {
     /// Reports the end of a pause: the last mutator has resumed ([`Embedder::resume_world`]).
     pub fn pause_ended(&self, requested: Instant) {
         let core = &self.0.core;
-        if core.control.is_verifying() {
+        if core.control.is_verification(requested) {
             return;
         }
         let length = requested.elapsed();

@@ -22,7 +22,7 @@ use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use rayon::ThreadPool;
 
 use crate::address::{PageIndex, RegionIndex, ToAddress, WordIndex};
-use crate::barrier::{Recorded, is_to_be_recorded};
+use crate::barrier::Recorded;
 use crate::core::Core;
 use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
 use crate::layout::{Header, Tail};
@@ -274,7 +274,7 @@ impl Marker<'_> {
             return;
         }
         let target = space.range.word(ToAddress::new(value as usize));
-        if is_to_be_recorded(space, slot.region(), target.region()) {
+        if self.marking.core.barrier.wants_slot(space, slot.region(), target.region()) {
             self.tally.slots.push(slot);
         }
         self.discover(target);

@@ -7,11 +7,13 @@
 //! crosses the end of a destination region.
 //!
 //! Invariants:
-//! 1. After the plan, verdict `Evacuate` of a region and the tables `chunk_destination` (its chunks)
-//!    and `page_source` (destination pages) are complete; they do not change until reclaim.
+//! 1. After the plan, verdict `Evacuate` of a region, its part of the live map, and the tables
+//!    `chunk_destination` (its chunks) and `page_source` (destination pages) are complete. They do not
+//!    change until reclaim, even when the region's memory is used for something else before.
 //! 2. Destination regions are empty and nobody has an address in them.
-//! 3. Each slot that holds a reference into an evacuated region lies in an evacuated region, in
-//!    `Plan::slots`, in a region with verdict `Scan`, in a root page, or in a mutator's slot buffer.
+//! 3. Each slot that holds a reference into an evacuated region lies in an evacuated region, in a
+//!    region with verdict `Scan`, in a region that overflowed since, in a root page, in
+//!    `Plan::slots`, or in a mutator's slot buffer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -97,6 +99,8 @@ pub fn concurrent_plan(core: &Core, marked: Marked, pressure: Pressure) -> Plan 
     }
     place(core, &mut plan);
     if !plan.is_empty() {
+        core.handshake(&|context| context.hand_over_records());
+        drain_slots(core, &mut slots);
         assign_slots(core, &mut plan, slots);
     }
     plan
@@ -365,6 +369,8 @@ fn assign_slots(core: &Core, plan: &mut Plan, mut slots: Vec<WordIndex>) {
         }
         begin += length;
     }
+    // What overflows from here on is found by the flip.
+    while core.barrier.take_overflowed().is_some() {}
     for region in space.regions.in_use() {
         let stays = matches!(space.regions.verdict(region), Verdict::Stay | Verdict::Patch);
         if stays && space.regions.record(region).slots_overflowed.load(Ordering::Relaxed) {

@@ -12,18 +12,17 @@ use crate::geometry::{REGION_PAGES, WINDOW_BYTES};
 use crate::page_state;
 use crate::region::{Class, Service, Use, Verdict};
 
-/// Drained regions that are kept as staging while units are missing.
-const KEEP_DRAINED: usize = 4;
-
-/// Frees evacuated regions that are not needed as staging.
+/// Frees evacuated regions that nobody reads any more and that are not needed as staging.
 pub fn release_drained(core: &Core) {
+    // Staging that is copied from stays; staging that is moved away is used up by each unit.
+    let keep = if core.serving.installer.moves() { 2 * core.options.workers } else { 0 };
     let staging = &core.serving.staging;
     let mut freed = false;
     while let Some(region) = staging.emptied() {
         free_evacuated(core, region, true);
         freed = true;
     }
-    while let Some(region) = staging.surplus(KEEP_DRAINED) {
+    while let Some(region) = staging.surplus(keep) {
         free_evacuated(core, region, false);
         freed = true;
     }
@@ -66,7 +65,7 @@ pub fn concurrent_finish(core: &Core, compacting: &Compacting) {
         space.window(window).registered.store(false, Ordering::Relaxed);
         space.window(window).taken_whole.store(false, Ordering::Relaxed);
     }
-    settle(core);
+    settle(core, &compacting.plan.evacuated);
     core.control.memory_freed();
 }
 
@@ -100,16 +99,13 @@ fn close_aliases(core: &Core, compacting: &Compacting) {
     }
 }
 
-/// Frees what stop-the-world mode evacuated.
-pub fn free_sources(core: &Core, compacting: &Compacting) {
-    for &region in &compacting.plan.evacuated {
-        core.space.free_region(region);
-    }
-}
-
 /// Classes for the time until the next cycle: what was filled while marking is new, all else settled.
-pub fn settle(core: &Core) {
+/// Forwarding into `evacuated` regions ends: no page holds an old address any more.
+pub fn settle(core: &Core, evacuated: &[RegionIndex]) {
     let regions = &core.space.regions;
+    for &region in evacuated {
+        regions.set_verdict(region, Verdict::Stay);
+    }
     for region in regions.in_use() {
         regions.set_verdict(region, Verdict::Stay);
         let class = match (regions.usage(region), regions.class(region)) {

@@ -151,11 +151,6 @@ impl RootSpace {
         self.paged_in_use.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn is_in_use(&self, page: PageIndex) -> bool {
-        // Relaxed: asked in the pause or after it, which ordered it.
-        self.in_use[page.index() / 64].load(Ordering::Relaxed) & (1 << (page.index() % 64)) != 0
-    }
-
     /// Pages in use, hot ones first.
     pub(crate) fn pages_in_use(&self) -> impl Iterator<Item = PageIndex> + '_ {
         self.in_use.iter().enumerate().flat_map(|(word, bits)| {

@@ -288,7 +288,7 @@ fn return_unit(core: &Core, unit: PageIndex, pages: usize) {
 }
 
 /// The unit's sources have one reader less; those that nobody reads any more become staging.
-fn release_sources(core: &Core, sources: Sources) {
+pub fn release_sources(core: &Core, sources: Sources) {
     let mut region = sources.first;
     for nth in 0..sources.count {
         let record = core.space.regions.record(region);

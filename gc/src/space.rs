@@ -300,8 +300,11 @@ impl Space {
         record.slots.store(0, Ordering::Relaxed);
         record.slots_overflowed.store(false, Ordering::Relaxed);
         record.incoming.store(0, Ordering::Relaxed);
-        // Marking clears the bits of regions that are in use when it begins, not of later ones.
-        self.live.clear(region);
+        // Marking clears the bits of regions that are in use when it begins, not of later ones. An
+        // evacuated region's bits are still needed to forward into it, even when it is used again.
+        if self.regions.verdict(region) != Verdict::Evacuate {
+            self.live.clear(region);
+        }
         self.regions.set_usage(region, usage);
         self.regions.set_class(region, class);
         if usage.counts_as_used() {
@@ -400,7 +403,10 @@ impl Space {
         let mut free = self.lock();
         self.regions.set_usage(region, Use::Free);
         self.regions.set_class(region, Class::Free);
-        self.regions.set_verdict(region, Verdict::Stay);
+        // Pages that are built later still hold references into an evacuated region.
+        if self.regions.verdict(region) != Verdict::Evacuate {
+            self.regions.set_verdict(region, Verdict::Stay);
+        }
         self.regions.set_service(region, Service::Zero);
         record.taken.store(false, Ordering::Relaxed);
         record.to_be_taken.store(false, Ordering::Relaxed);

@@ -36,6 +36,8 @@ pub struct Shadow {
 
 #[derive(Debug)]
 struct ShadowObject {
+    /// Where it was before the flip.
+    old: WordIndex,
     /// Where it will be after the flip.
     new: WordIndex,
     header: Header,
@@ -45,10 +47,11 @@ struct ShadowObject {
 
 /// Runs a check with the world stopped; the stop is not counted as a pause.
 pub fn while_stopped<R>(core: &Core, check: impl FnOnce() -> R) -> R {
-    core.control.set_verifying(true);
+    let requested = Instant::now();
+    core.control.set_verification(requested);
     core.embedder.stop_world();
     let result = check();
-    core.embedder.resume_world(Instant::now());
+    core.embedder.resume_world(requested);
     result
 }
 
@@ -113,7 +116,7 @@ impl Shadow {
         let words = header.object_bytes() / WORD_BYTES;
         let new = space.range.word(forward(space, space.range.address(word)));
         let contents = self.words.len();
-        self.objects.push(ShadowObject { new, header, contents });
+        self.objects.push(ShadowObject { old: word, new, header, contents });
         self.words.extend((0..words as u32).map(|at| read_word(core, word.offset(at))));
         header.layout().for_each_reference(header.length(), 0..words, |slot| {
             let value = &mut self.words[contents + slot];
@@ -131,9 +134,18 @@ impl Shadow {
                 let (expected, found) =
                     (self.words[object.contents + at], read_word(core, object.new.offset(at as u32)));
                 if expected != found {
+                    let (old, new) = (object.old, object.new.region());
+                    let regions = &core.space.regions;
                     fail(format_args!(
-                        "after compaction: word {at} of the object at {:#x} is {found:#x}, but should be {expected:#x}",
-                        object.new.0
+                        "after compaction: word {at} of the object at {:#x} (was at {:#x}) is {found:#x}, but should \
+                         be {expected:#x}; region {}: {:?}, {:?}, {:?}; {:?}",
+                        object.new.0,
+                        old.0,
+                        new.0,
+                        regions.usage(new),
+                        regions.class(new),
+                        regions.verdict(new),
+                        regions.record(new),
                     ));
                 }
             }

@@ -8,7 +8,7 @@
 //! | from | to | by | when | ordering |
 //! |---|---|---|---|---|
 //! | running | running+handshake | controller | handshake | Release (the action) |
-//! | running | running+stop | controller | stop | Relaxed |
+//! | running | running+stop | controller | stop | Release |
 //! | running+handshake | running | mutator | poll, after it ran the action | Relaxed |
 //! | running | blocked | mutator | begins to block | Release |
 //! | running+stop | claimed+waiting | mutator | poll | Release |
@@ -400,9 +400,13 @@ impl Registry {
     fn resumed(&self, report: impl FnOnce(Instant)) {
         // AcqRel: pairs with itself and with the Release in `resume_world`: the last one sees the
         // time of the request.
-        if self.resuming.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Some(requested) = lock(&self.requested).take()
-        {
+        if self.resuming.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        // The next stop cannot be resumed before this thread reaches a safepoint, or is the
+        // controller itself: the time is still that of the pause that ends here.
+        let requested = lock(&self.requested).take();
+        if let Some(requested) = requested {
             report(requested);
         }
     }

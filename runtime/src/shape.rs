@@ -1,6 +1,6 @@
 //! Shapes: what Rust types lie in the heap, and which layout the collector knows each by.
 //!
-//! Nothing runs here but the first allocation of a type, which registers its layout. [`object!`]
+//! Nothing runs here but the first allocation of a type, which registers its layout. [`object!`](crate::object!)
 //! declares a type whose memory *is* its layout: a header word, then one word for each field, in
 //! order.
 //!
@@ -44,7 +44,7 @@ impl std::fmt::Debug for ObjectHeader {
 /// What a reference may refer to.
 ///
 /// # Safety
-/// Implement it by [`object!`] only. The type begins with an [`ObjectHeader`], needs no drop, and
+/// Implement it by [`object!`](crate::object!) only. The type begins with an [`ObjectHeader`], needs no drop, and
 /// all its other memory is [`Slot`](crate::Slot)s and [`Field`](crate::Field)s.
 pub unsafe trait Object: 'static + Sized {
     /// The layout of [`Array<Self>`](crate::Array).
@@ -63,7 +63,7 @@ pub unsafe trait Typed: Object {
     fn layout() -> LayoutId;
 }
 
-/// An object type of fixed size, as [`object!`] declares them.
+/// An object type of fixed size, as [`object!`](crate::object!) declares them.
 ///
 /// # Safety
 /// An object of layout `Self::layout()` and no tail is a valid `Self` when its fields are zero.
@@ -96,7 +96,7 @@ impl<T: crate::Scalar> HeapWord for crate::Field<T> {
     const IS_REFERENCE: bool = false;
 }
 
-/// Byte offset and kind of each field, as [`object!`] found them.
+/// Byte offset and kind of each field, as [`object!`](crate::object!) found them.
 #[doc(hidden)]
 pub type Fields = [(usize, bool)];
 

@@ -147,7 +147,9 @@ impl Graph<'_> {
     }
 
     /// Checks the vertex in a place, and what its edges lead to.
-    fn check(&self, m: &Mutator, at: usize, mismatches: &mut Mismatches) {
+    fn check(&self, m: &mut Mutator, at: usize, mismatches: &mut Mismatches) {
+        // Checks are done in long loops that allocate nothing.
+        m.safepoint();
         let vertex = self.table.get(m).as_ref().get(at);
         self.check_vertex(vertex, self.shadow[at].id, CHECK_DEPTH, mismatches);
     }
@@ -185,8 +187,7 @@ const fn word_value(id: u64, word: usize) -> u64 {
 fn words_are_right(vertex: Gc<'_, Vertex>) -> bool {
     let id = vertex.id.get();
     vertex.words.load().is_some_and(|words| {
-        words.len() == word_count(id)
-            && (0..words.len()).all(|word| words.get(word) == word_value(id, word))
+        words.len() == word_count(id) && (0..words.len()).all(|word| words.get(word) == word_value(id, word))
     })
 }
 
@@ -194,6 +195,7 @@ fn words_are_right(vertex: Gc<'_, Vertex>) -> bool {
 fn fingerprint(vertex: Gc<'_, Vertex>) -> u64 {
     let id = |slot: &Slot<Vertex>| slot.load().map_or(0, |vertex| vertex.id.get());
     let edges = mix(id(&vertex.first)) ^ id(&vertex.second);
-    let words = vertex.words.load().map_or(0, |words| (0..words.len()).fold(0, |sum, word| sum ^ words.get(word)));
+    let words =
+        vertex.words.load().map_or(0, |words| (0..words.len()).fold(0, |sum, word| sum ^ words.get(word)));
     mix(vertex.id.get() ^ mix(edges ^ mix(words)))
 }

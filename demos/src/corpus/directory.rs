@@ -285,7 +285,8 @@ mod tests {
         corpus.survey(|_| true).unwrap();
         let names: Vec<_> = (0..corpus.len() as u32).map(|document| corpus.name(document)).collect();
         assert_eq!(names, ["b.txt", "sub/a.txt"]);
-        let expected = Skipped { binary: 1, invalid_utf8: 1, huge: 1, links: 1, empty: 1, ..Skipped::default() };
+        let expected =
+            Skipped { binary: 1, invalid_utf8: 1, huge: 1, links: 1, empty: 1, ..Skipped::default() };
         assert_eq!(corpus.skipped(), expected);
     }
 
@@ -323,7 +324,10 @@ mod tests {
             lengths.push(text.len());
         }
         let original = corpus.original(0).len();
-        assert!(lengths.iter().all(|&bytes| bytes + 4 >= original / 2 && bytes <= original * 3 / 2 + 1), "{lengths:?}");
+        assert!(
+            lengths.iter().all(|&bytes| bytes + 4 >= original / 2 && bytes <= original * 3 / 2 + 1),
+            "{lengths:?}"
+        );
     }
 
     #[test]

@@ -10,8 +10,6 @@ use crate::random::Random;
 /// Name and text of each embedded file.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/embedded_files.rs"));
 
-/// Documents unless asked for another number.
-const DOCUMENTS: usize = 4_000;
 /// A document has at least this many bytes and less than four times as many.
 const SHORTEST_BYTES: usize = 4 << 10;
 /// One word in this many gets an ending.
@@ -28,22 +26,16 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// The corpus of the usual size.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self::with_documents(seed, DOCUMENTS)
-    }
-
     /// A corpus of `documents` documents.
     #[must_use]
-    pub fn with_documents(seed: u64, documents: usize) -> Self {
+    pub fn new(seed: u64, documents: u32) -> Self {
         let paragraphs = FILES
             .iter()
             .flat_map(|(_, text)| text.split("\n\n"))
             .map(str::trim)
             .filter(|paragraph| !paragraph.is_empty())
             .collect();
-        Self { seed, documents, paragraphs }
+        Self { seed, documents: documents as usize, paragraphs }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -92,17 +84,17 @@ mod tests {
 
     #[test]
     fn versions_are_reproducible_and_differ() {
-        let corpus = Embedded::new(1);
-        assert_eq!(text(&corpus, 3, 9), text(&Embedded::new(1), 3, 9));
+        let corpus = Embedded::new(1, 5);
+        assert_eq!(text(&corpus, 3, 9), text(&Embedded::new(1, 5), 3, 9));
         assert_ne!(text(&corpus, 3, 9), text(&corpus, 3, 10));
         assert_ne!(text(&corpus, 3, 9), text(&corpus, 4, 9));
-        assert_ne!(text(&corpus, 3, 9), text(&Embedded::new(2), 3, 9));
+        assert_ne!(text(&corpus, 3, 9), text(&Embedded::new(2, 5), 3, 9));
         assert!(text(&corpus, 3, 9).len() >= SHORTEST_BYTES);
     }
 
     #[test]
     fn names_are_unique() {
-        let corpus = Embedded::new(1);
+        let corpus = Embedded::new(1, 5);
         let names: std::collections::HashSet<_> = (0..1000).map(|document| corpus.name(document)).collect();
         assert_eq!(names.len(), 1000);
     }

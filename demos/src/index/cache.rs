@@ -2,7 +2,9 @@
 //! chains, and a doubly linked list from the newest entry to the oldest. An entry remembers the words
 //! its answer came from and their generations; one changed word makes it stale.
 
-use strikeslip::{Array, Field, Gc, Local, Mutator, OutOfMemory, Persistent, Scope, Slot, Str, Words, object};
+use strikeslip::{
+    Array, Field, Gc, Local, Mutator, OutOfMemory, Persistent, Scope, Slot, Str, Words, object,
+};
 
 use super::{Word, filled};
 

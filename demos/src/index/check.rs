@@ -80,14 +80,17 @@ pub(super) struct Verdict {
 impl Index {
     /// Checks one document, while others may change: its entry, and its occurrence in the postings of
     /// each of its words.
-    pub(super) fn check_document(&self, m: &mut Mutator, corpus: &Corpus, document: DocumentId) -> Mismatches {
+    pub(super) fn check_document(
+        &self,
+        m: &mut Mutator,
+        corpus: &Corpus,
+        document: DocumentId,
+    ) -> Mismatches {
         let mut mismatches = Mismatches::default();
         let version = lock(m, &self.versions[document as usize]);
         let Some(number) = *version else { return mismatches };
-        let mut text = String::new();
-        corpus.text(document, number, &mut text);
-        let expected = count_words(&text);
-        self.check_entry(m, corpus, (document, number), text.len(), &expected, &mut mismatches);
+        let (bytes, expected) = m.blocked(|| counted(corpus, document, number));
+        self.check_entry(m, corpus, (document, number), bytes, &expected, &mut mismatches);
         for (word, &count) in &expected {
             let hash = hash(word.as_bytes());
             let dictionary = lock(m, &self.shards[shard_of(hash)]);
@@ -145,16 +148,13 @@ impl Index {
     /// Checks the documents' own objects, and builds the ordinary index from their versions.
     fn check_documents(&self, m: &mut Mutator, corpus: &Corpus, verdict: &mut Verdict) -> Oracle {
         let mut oracle: HashMap<Box<str>, Vec<u64>> = HashMap::new();
-        let mut text = String::new();
         for document in 0..self.len() as DocumentId {
-            m.safepoint();
             let Some(version) = self.version(m, document) else {
                 verdict.mismatches.add(format_args!("document {document} was never added"));
                 continue;
             };
-            corpus.text(document, version, &mut text);
-            let counts = count_words(&text);
-            self.check_entry(m, corpus, (document, version), text.len(), &counts, &mut verdict.mismatches);
+            let (bytes, counts) = m.blocked(|| counted(corpus, document, version));
+            self.check_entry(m, corpus, (document, version), bytes, &counts, &mut verdict.mismatches);
             for (word, count) in counts {
                 oracle.entry(word).or_default().push(posting(document, count));
             }
@@ -210,6 +210,13 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// Bytes and words of a version of a document. Touches no heap: call it in a blocked state.
+fn counted(corpus: &Corpus, document: DocumentId, version: Version) -> (usize, HashMap<Box<str>, u32>) {
+    let mut text = String::new();
+    corpus.text(document, version, &mut text);
+    (text.len(), count_words(&text))
 }
 
 fn check_word(word: Gc<'_, Word>, oracle: &mut Oracle, verdict: &mut Verdict) {

@@ -3,7 +3,7 @@
 
 use strikeslip::{Array, Gc, Local, Mutator, OutOfMemory, Persistent, Scope, Str};
 
-use super::{Word, filled};
+use super::{SAFEPOINT_EVERY, Word, filled};
 
 /// Buckets of an empty shard. A power of two.
 const FEWEST_BUCKETS: usize = 64;
@@ -88,15 +88,18 @@ impl Dictionary {
     fn grow(&mut self, m: &mut Mutator) -> Result<(), OutOfMemory> {
         m.scope(|m, s| {
             let larger = m.alloc_array::<Word>(s, self.buckets(m).len() * 2)?;
-            let (old, new) = (self.buckets(m), larger.get(m));
-            for bucket in 0..old.len() {
+            for bucket in 0..self.buckets(m).len() {
+                if bucket % SAFEPOINT_EVERY == 0 {
+                    m.safepoint();
+                }
+                let (old, new) = (self.buckets(m), larger.get(m));
                 let mut next = old.get(bucket);
                 while let Some(word) = next {
                     next = word.as_ref().next.load();
                     push(m, &new, word);
                 }
             }
-            self.buckets.set(m, new);
+            self.buckets.set(m, larger.get(m));
             Ok(())
         })
     }

@@ -4,7 +4,7 @@
 
 use strikeslip::{Array, Field, Gc, Local, Mutator, OutOfMemory, Scope, Slot, Str, object};
 
-use super::{filled, shard_of};
+use super::{SAFEPOINT_EVERY, filled, shard_of};
 use crate::random::hash;
 use crate::tokenize::for_each_word;
 
@@ -65,8 +65,11 @@ impl<'s> Draft<'s> {
     ) -> Result<Self, OutOfMemory> {
         let tokens = m.alloc_array::<Token>(s, count)?;
         let mut order = Vec::with_capacity(count);
-        let (from, into) = (table.get(m), tokens.get(m));
-        for bucket in 0..from.len() {
+        for bucket in 0..table.get(m).len() {
+            if bucket % SAFEPOINT_EVERY == 0 {
+                m.safepoint();
+            }
+            let (from, into) = (table.get(m), tokens.get(m));
             let mut next = from.as_ref().get(bucket);
             while let Some(token) = next {
                 into.set(m, order.len(), Some(token));

@@ -22,6 +22,10 @@ const QUERIES_PER_REPLACEMENT: usize = 8;
 const CHECK_EVERY: u64 = 40;
 /// Words that a thread asks about, taken from the texts it has seen.
 const KNOWN_WORDS: usize = 512;
+/// Queries of its own that a thread remembers; three queries in four are one of them.
+const KNOWN_QUERIES: usize = 64;
+/// Shortest word that is asked about, in bytes.
+const SHORTEST_WORD: usize = 5;
 /// One word in this many of a text is taken.
 const TAKE_EVERY: usize = 40;
 
@@ -174,7 +178,9 @@ impl Run<'_> {
     }
 
     fn replace_and_ask(&self) -> Result<Vec<Tally>, RunError> {
-        run_mutators(self.heap, self.plan.mutators, self.meter, |m, thread| self.replace_and_ask_thread(m, thread))
+        run_mutators(self.heap, self.plan.mutators, self.meter, |m, thread| {
+            self.replace_and_ask_thread(m, thread)
+        })
     }
 
     fn replace_and_ask_thread(&self, m: &mut Mutator, thread: usize) -> Result<Tally, RunError> {
@@ -214,7 +220,7 @@ impl Run<'_> {
         version: Version,
         text: &mut String,
     ) -> Result<(), RunError> {
-        self.corpus.text(document, version, text);
+        m.blocked(|| self.corpus.text(document, version, text));
         Ok(self.index.replace(m, document, version, &self.corpus.name(document), text)?)
     }
 }
@@ -223,11 +229,24 @@ fn record(histogram: &mut Histogram<u64>, latency: Duration) {
     histogram.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
 }
 
-/// Words to ask about, as common among queries as they are in texts: a ring of the latest ones.
+/// What to ask about: words of the latest texts, as common among queries as they are in texts but for
+/// short ones; and queries that were asked a moment ago, for people ask the same things.
 #[derive(Debug, Default)]
 struct KnownWords {
     words: Vec<Box<str>>,
-    next: usize,
+    next_word: usize,
+    queries: Vec<Query>,
+    next_query: usize,
+}
+
+/// Puts `value` into a ring of at most `most`, in place of the oldest.
+fn push<T>(ring: &mut Vec<T>, next: &mut usize, most: usize, value: T) {
+    if ring.len() < most {
+        ring.push(value);
+    } else {
+        ring[*next] = value;
+        *next = (*next + 1) % most;
+    }
 }
 
 impl KnownWords {
@@ -238,12 +257,9 @@ impl KnownWords {
                 until_next -= 1;
                 return;
             }
-            until_next = TAKE_EVERY;
-            if self.words.len() < KNOWN_WORDS {
-                self.words.push(word.into());
-            } else {
-                self.words[self.next] = word.into();
-                self.next = (self.next + 1) % KNOWN_WORDS;
+            if word.len() >= SHORTEST_WORD {
+                until_next = TAKE_EVERY;
+                push(&mut self.words, &mut self.next_word, KNOWN_WORDS, word.into());
             }
         });
     }
@@ -255,11 +271,16 @@ impl KnownWords {
         }
     }
 
-    fn query(&self, random: &mut Random) -> Query {
-        match random.below(4) {
+    fn query(&mut self, random: &mut Random) -> Query {
+        if !self.queries.is_empty() && !random.one_in(4) {
+            return self.queries[random.below(self.queries.len())].clone();
+        }
+        let query = match random.below(4) {
             0 | 1 => Query::Word(self.word(random)),
             2 => Query::Both(self.word(random), self.word(random)),
             _ => Query::Top(self.word(random), 10),
-        }
+        };
+        push(&mut self.queries, &mut self.next_query, KNOWN_QUERIES, query.clone());
+        query
     }
 }

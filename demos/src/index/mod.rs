@@ -41,6 +41,8 @@ use draft::{Draft, DraftWord};
 
 /// Shards of the dictionary.
 const SHARDS: usize = 8;
+/// Loops over tables reach a safepoint every so many buckets.
+const SAFEPOINT_EVERY: usize = 512;
 
 object! {
     /// A word, and where it occurs.

@@ -6,7 +6,7 @@
 use strikeslip::{Mutator, OutOfMemory, Scope};
 
 use super::cache::Source;
-use super::{Index, postings, posting, posting_count, posting_document, shard_of};
+use super::{Index, posting, posting_count, posting_document, postings, shard_of};
 use crate::random::hash;
 use crate::sync::lock;
 

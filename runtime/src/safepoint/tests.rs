@@ -65,23 +65,10 @@ fn a_handshake_runs_once_on_each_mutator() {
             let seen = Mutex::new(vec![]);
             registry.handshake(&|context| lock(&seen).push(std::ptr::from_ref(context).addr()));
             let mut seen = seen.into_inner().unwrap();
+            assert_eq!(seen.len(), threads);
             seen.sort_unstable();
             seen.dedup();
-            assert_eq!(seen.len(), threads, "each context once");
-        }
-    });
-}
-
-#[test]
-fn a_handshake_runs_once_even_if_the_same_context_is_counted() {
-    let heap = quiet_heap(0);
-    with_mutators(&heap, 3, mixed_step, |registry| {
-        for _ in 0..200 {
-            let runs = AtomicU64::new(0);
-            registry.handshake(&|_| {
-                runs.fetch_add(1, Ordering::Relaxed);
-            });
-            assert_eq!(runs.into_inner(), 3);
+            assert_eq!(seen.len(), threads, "no context twice");
         }
     });
 }
