@@ -117,18 +117,36 @@ impl MutatorContext {
         address.map(|address| begin_object(address, header)).ok_or_else(|| self.exhausted(bytes))
     }
 
-    /// Allocates an object that never moves. Its region stays in place as long as it is live.
+    /// Allocates an object that never moves and is never missing: system calls can be given its memory
+    /// as long as it is live.
     ///
     /// # Errors
     /// As [`Self::allocate`].
     pub fn allocate_pinned(&self, header: Header, bytes: usize) -> Result<ToAddress, Exhausted> {
         if bytes > LARGE_OBJECT_BYTES {
-            return self.allocate(header, bytes);
+            let address = self.allocate(header, bytes)?;
+            self.make_present(address, bytes);
+            let space = &self.core.space;
+            for region in space.object_regions(space.range.region(address)) {
+                space.regions.record(region).large_pinned.store(true, Ordering::Relaxed);
+            }
+            return Ok(address);
         }
         self.core.stats.counters.allocated_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let address = self.core.shared.pinned.cut(&self.core.space, bytes);
         self.core.consider_cycle();
-        address.map(|address| begin_object(address, header)).ok_or_else(|| self.exhausted(bytes))
+        let address = address.ok_or_else(|| self.exhausted(bytes))?;
+        self.make_present(address, bytes);
+        Ok(begin_object(address, header))
+    }
+
+    /// Writes the zeros behind a new object's header: a page that nobody ever wrote is missing while
+    /// its window is registered, and a pinned object must be there for system calls.
+    fn make_present(&self, address: ToAddress, bytes: usize) {
+        let contents = address.offset(WORD_BYTES);
+        // SAFETY: the object was just allocated by this thread, is `bytes` long, and zero behind its
+        // header.
+        unsafe { std::ptr::write_bytes(contents.as_ptr::<u8>(), 0, bytes - WORD_BYTES) };
     }
 
     /// Makes sure that objects of `bytes` bytes in all can be allocated with no refill, and so

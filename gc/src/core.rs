@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::address::ToAddress;
 use crate::alloc::SharedRegions;
 use crate::barrier::BarrierQueues;
 use crate::context::MutatorContext;
@@ -104,6 +105,19 @@ impl Core {
     pub(crate) fn consider_cycle(&self) {
         if self.space.used() >= self.control.trigger_regions() && self.options.automatic && !self.never_collects() {
             self.control.request_for_occupancy();
+        }
+    }
+
+    /// Keeps the regions of an object in place. Under the pin gate.
+    pub(crate) fn pin(&self, object: ToAddress) {
+        for region in self.space.object_regions(self.space.range.region(object)) {
+            self.space.regions.record(region).pins.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn unpin(&self, object: ToAddress) {
+        for region in self.space.object_regions(self.space.range.region(object)) {
+            self.space.regions.record(region).pins.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

@@ -96,7 +96,8 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
     let compacting = pause(core, summary, |world| {
         choose_candidates(core, pressure);
         flip::end_marking(core);
-        let marking = Marking::new(core, core.options.mark_workers);
+        // As many as threads: a marker waits for all others, so each needs one of its own.
+        let marking = Marking::new(core, pools.serve.current_num_threads());
         marking.round(&pools.serve);
         let plan = concurrent_plan(core, marking.finish(), pressure);
         verify::after_plan(core, &plan);
@@ -229,6 +230,8 @@ fn note_plan(core: &Core, plan: &Plan, summary: &mut CycleSummary) {
 fn note_flip(core: &Core, compacting: &Compacting, summary: &mut CycleSummary) {
     core.stats.counters.patched_slots.fetch_add(compacting.patched, Ordering::Relaxed);
     summary.slots_patched = compacting.patched;
+    summary.patch_ns = nanoseconds(compacting.patch_time);
+    summary.take_ns = nanoseconds(compacting.take_time);
     summary.regions_taken = compacting.taken as u64;
 }
 

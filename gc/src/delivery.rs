@@ -17,6 +17,7 @@ use rayon::ThreadPool;
 use crate::address::ToAddress;
 use crate::core::Core;
 use crate::geometry::STRIDE_BYTES;
+use crate::region::Service;
 use crate::serve::serve_fault;
 use crate::sys::sigbus::{self, Registration};
 use crate::sys::uffd::{FaultBatch, FaultReader, Waited};
@@ -102,7 +103,11 @@ fn read_faults(core: &Arc<Core>, reader: &FaultReader, queue: &Arc<FaultQueue>, 
             Ok(Waited::Stopped) => return,
             Ok(Waited::TimedOut) => {}
             Ok(Waited::Faults) => {
-                batch.addresses().iter().for_each(|&address| queue.0.push(address));
+                for &address in batch.addresses() {
+                    // A worker that reads a page of from-space that nobody ever wrote faults too, if
+                    // the window is registered; it must not wait for a worker.
+                    if is_zero(core, address) { serve_fault(core, address) } else { queue.0.push(address) }
+                }
                 let (core, queue) = (core.clone(), queue.clone());
                 pool.spawn(move || queue.drain(&core));
             }
@@ -112,6 +117,10 @@ fn read_faults(core: &Arc<Core>, reader: &FaultReader, queue: &Arc<FaultQueue>, 
             }
         }
     }
+}
+
+fn is_zero(core: &Core, address: ToAddress) -> bool {
+    core.space.regions.service(core.space.range.region(address)) == Service::Zero
 }
 
 impl Drop for Running {

@@ -91,6 +91,10 @@ pub struct CycleSummary {
     pub safepoint_ns: u64,
     /// Nanoseconds from the stop's request until mutators may run.
     pub stopped_ns: u64,
+    /// Of the pause: nanoseconds to end marking and to rewrite slots and roots.
+    pub patch_ns: u64,
+    /// Of the pause: nanoseconds to take regions and windows and to register them.
+    pub take_ns: u64,
     /// Nanoseconds from resume until no page was missing.
     pub serve_ns: u64,
     /// Bytes in use before the cycle (whole regions).

@@ -16,9 +16,11 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::address::{RegionIndex, ToAddress, WindowIndex, WordIndex};
 use crate::barrier::Recorded;
+use crate::build::rewrite_region;
 use crate::core::Core;
 use crate::embedder::WorldStopped;
 use crate::forward::patch;
@@ -49,6 +51,8 @@ pub struct Run {
 pub struct Preparation {
     /// Slots that are rewritten in the pause.
     slots: Vec<WordIndex>,
+    /// Regions that hold slots to be rewritten, but must not be taken: something in them is pinned.
+    scanned_in_pause: Vec<RegionIndex>,
     /// Whether the paged root pages are rewritten in the pause (else their regions are taken).
     roots_in_pause: bool,
     runs: Vec<Run>,
@@ -76,6 +80,10 @@ pub struct Compacting {
     pub taken: usize,
     /// Slots patched in the pause.
     pub patched: u64,
+    /// Of the pause: time to end marking and to rewrite slots and roots.
+    pub patch_time: Duration,
+    /// Of the pause: time to take regions and windows and to register them.
+    pub take_time: Duration,
 }
 
 impl Run {
@@ -103,7 +111,7 @@ pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparatio
         taken.extend(core.roots.paged_regions());
     }
     taken.sort_unstable();
-    group(&taken, &mut preparation);
+    group(core, &taken, &mut preparation);
     for &region in &taken {
         core.space.regions.record(region).to_be_taken.store(true, Ordering::Relaxed);
     }
@@ -123,12 +131,13 @@ pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparatio
 /// Slots within the budget go to the pause, fewest first; the regions of the others are taken.
 fn divide(core: &Core, plan: &Plan, preparation: &mut Preparation) -> Vec<RegionIndex> {
     let regions = &core.space.regions;
-    let mut patched: Vec<_> =
-        plan.rewritten.iter().copied().filter(|&region| regions.verdict(region) == Verdict::Patch).collect();
+    let (pinned, free): (Vec<_>, Vec<_>) =
+        plan.rewritten.iter().partition(|&&region| regions.is_pinned(region));
+    preparation.scanned_in_pause = pinned;
+    let (mut patched, mut taken): (Vec<_>, Vec<_>) =
+        free.into_iter().partition(|&region| regions.verdict(region) == Verdict::Patch);
     patched.sort_by_key(|&region| core.serving.slots_of(core, region).len());
     let mut budget = core.options.patch_budget;
-    let mut taken: Vec<_> =
-        plan.rewritten.iter().copied().filter(|&region| regions.verdict(region) == Verdict::Scan).collect();
     for region in patched {
         let slots = core.serving.slots_of(core, region);
         if slots.len() <= budget {
@@ -143,15 +152,16 @@ fn divide(core: &Core, plan: &Plan, preparation: &mut Preparation) -> Vec<Region
 }
 
 /// Groups the (sorted) regions into runs, or whole windows where that is cheaper for the pause.
-fn group(taken: &[RegionIndex], preparation: &mut Preparation) {
+fn group(core: &Core, taken: &[RegionIndex], preparation: &mut Preparation) {
     for of_window in taken.chunk_by(|a, b| a.window() == b.window()) {
         let window = of_window[0].window();
         let runs: Vec<_> = of_window
             .chunk_by(|a, b| a.next() == *b)
             .map(|run| Run { first: run[0], regions: run.len() as u32 })
             .collect();
-        // The root window holds the hot pages, which are not taken: always by runs.
-        if window.0 != 0 && runs.len() * RUN_US + of_window.len() * REGION_US > WINDOW_US {
+        // The root window holds the hot pages, which are not taken; nor is what is pinned.
+        let whole_window = window.0 != 0 && !window.regions().any(|region| core.space.regions.is_pinned(region));
+        if whole_window && runs.len() * RUN_US + of_window.len() * REGION_US > WINDOW_US {
             preparation.windows.push(window);
         } else {
             preparation.runs.extend(runs);
@@ -219,11 +229,17 @@ fn is_to_be_taken(core: &Core, region: RegionIndex) -> bool {
 
 /// The pause. Must not fail: what the kernel can refuse here leaves no way back.
 pub fn pause_flip(core: &Core, plan: Plan, mut preparation: Preparation, _world: &WorldStopped) -> Compacting {
+    let start = Instant::now();
     end_marking(core);
     take_overflowed(core, &mut preparation);
-    let patched = patch_late_slots(core) + patch_slots(core, &preparation.slots);
+    let mut patched = patch_late_slots(core) + patch_slots(core, &preparation.slots);
+    for &region in &preparation.scanned_in_pause {
+        patched += rewrite_region(&core.space, region, core.serving.slots_of(core, region));
+    }
     rewrite_roots(core, preparation.roots_in_pause);
+    let patch_time = start.elapsed();
     take(core, &preparation);
+    let take_time = start.elapsed() - patch_time;
     let mut missing = vec![];
     let mut units = announce_taken(core, &preparation, &mut missing);
     let taken = missing.len();
@@ -234,7 +250,8 @@ pub fn pause_flip(core: &Core, plan: Plan, mut preparation: Preparation, _world:
     core.serving.set_missing(missing.clone(), units);
     let mut registered = preparation.registered;
     registered.extend(preparation.register);
-    Compacting { plan, registered, windows: preparation.windows, runs: preparation.runs, missing, taken, patched }
+    let Preparation { windows, runs, .. } = preparation;
+    Compacting { plan, registered, windows, runs, missing, taken, patched, patch_time, take_time }
 }
 
 /// Turns the barrier off and gives each mutator a new buffer in a new region.
@@ -257,6 +274,10 @@ fn take_overflowed(core: &Core, preparation: &mut Preparation) {
         }
         core.space.regions.set_verdict(region, Verdict::Scan);
         if is_to_be_taken(core, region) {
+            continue;
+        }
+        if core.space.regions.is_pinned(region) {
+            preparation.scanned_in_pause.push(region);
             continue;
         }
         core.space.regions.record(region).to_be_taken.store(true, Ordering::Relaxed);
@@ -297,16 +318,19 @@ fn patch_slots(core: &Core, slots: &[WordIndex]) -> u64 {
     slots.iter().filter(|&&slot| patch(&core.space, cell(slot))).count() as u64
 }
 
-/// Rewrites the hot root pages, and the paged ones if they are few.
+/// Rewrites the hot root pages, and the paged ones that are not taken: all of them if `paged`, else
+/// those in regions that were opened since the preparation.
 pub fn rewrite_roots(core: &Core, paged: bool) {
-    let mut rewrite = |page| {
+    let rewrite = |page| {
         for slot in core.roots.slots(page) {
             patch(&core.space, slot);
         }
     };
-    core.roots.hot_pages().for_each(&mut rewrite);
-    if paged {
-        core.roots.paged_pages().for_each(&mut rewrite);
+    core.roots.hot_pages().for_each(rewrite);
+    for region in core.roots.paged_regions() {
+        if paged || !is_to_be_taken(core, region) {
+            core.roots.pages_in_use_of(region).for_each(rewrite);
+        }
     }
 }
 
@@ -371,7 +395,7 @@ pub fn pause_compact(core: &Core, plan: Plan, pool: &rayon::ThreadPool, _world: 
                 let record = space.regions.record(region);
                 let begin = record.slots_begin.load(Ordering::Relaxed) as usize;
                 let end = record.slots_end.load(Ordering::Relaxed) as usize;
-                let changed = crate::build::rewrite_region(space, region, &slots[begin..end]);
+                let changed = rewrite_region(space, region, &slots[begin..end]);
                 patched.fetch_add(changed, Ordering::Relaxed);
             });
         }
@@ -387,6 +411,8 @@ pub fn pause_compact(core: &Core, plan: Plan, pool: &rayon::ThreadPool, _world: 
         runs: vec![],
         missing: vec![],
         taken: 0,
+        patch_time: Duration::ZERO,
+        take_time: Duration::ZERO,
         plan,
     }
 }

@@ -1,7 +1,6 @@
 //! The heap: what the embedder calls.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -184,14 +183,13 @@ impl Heap {
         let core = &self.0.core;
         let _gate = core.pin_gate.lock().unwrap_or_else(PoisonError::into_inner);
         let address = object();
-        core.space.regions.record(core.space.range.region(address)).pins.fetch_add(1, Ordering::Relaxed);
+        core.pin(address);
         address
     }
 
     /// Undoes one [`Heap::pin`] of the object at this address.
     pub fn unpin(&self, object: ToAddress) {
-        let core = &self.0.core;
-        core.space.regions.record(core.space.range.region(object)).pins.fetch_sub(1, Ordering::Relaxed);
+        self.0.core.unpin(object);
     }
 
     /// Reports the end of a pause: the last mutator has resumed ([`Embedder::resume_world`]).

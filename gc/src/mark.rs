@@ -208,6 +208,7 @@ impl Marker<'_> {
                 return false;
             }
             if self.stealers.iter().any(|stealer| !stealer.is_empty()) || !self.marking.injector.is_empty() {
+                // AcqRel: pairs with the Acquire above in the others.
                 active.fetch_add(1, Ordering::AcqRel);
                 return true;
             }

@@ -93,7 +93,7 @@ pub fn concurrent_plan(core: &Core, marked: Marked, pressure: Pressure) -> Plan 
     // Only now: until here a dead region's slots could not be told from those of its next use.
     slots.retain(|slot| core.space.regions.verdict(slot.region()) != Verdict::Free);
     for region in free {
-        for part in object_regions(&core.space, region) {
+        for part in core.space.object_regions(region) {
             core.space.free_region(part);
         }
     }
@@ -125,7 +125,7 @@ fn judge(core: &Core, pressure: Pressure) -> (Vec<RegionIndex>, Vec<RegionIndex>
         let pinned = record.pins.load(Ordering::Relaxed) > 0;
         if live == 0 && !pinned {
             free.push(region);
-            for part in object_regions(&core.space, region) {
+            for part in core.space.object_regions(region) {
                 regions.set_verdict(part, Verdict::Free);
             }
         } else if regions.class(region) == Class::Candidate
@@ -180,15 +180,6 @@ fn drain_slots(core: &Core, slots: &mut Vec<WordIndex>) {
         slots.extend_from_slice(buffer.entries());
         core.barrier.give_back(buffer);
     }
-}
-
-/// The region, or all regions of the large object that begins in it.
-fn object_regions(space: &Space, region: RegionIndex) -> impl Iterator<Item = RegionIndex> + use<> {
-    let count = match space.regions.usage(region) {
-        Use::LargeHead => space.regions.record(region).large_regions.load(Ordering::Relaxed),
-        _ => 1,
-    };
-    (region.0..region.0 + count).map(RegionIndex)
 }
 
 /// Where the next group goes.

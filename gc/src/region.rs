@@ -123,6 +123,8 @@ pub struct RegionRecord {
     pub incoming: AtomicU32,
     /// How many times objects here were pinned.
     pub pins: AtomicU32,
+    /// Of a large object's regions: it was allocated as pinned.
+    pub large_pinned: AtomicBool,
     /// Its memory may hold old contents: clear it before use.
     pub dirty: AtomicBool,
     /// The system has given memory for it.
@@ -224,6 +226,15 @@ impl Regions {
     /// Sets how a missing page of the region is served.
     pub fn set_service(&self, region: RegionIndex, service: Service) {
         self.services[region.index()].store(service as u8, Ordering::Relaxed);
+    }
+
+    /// Whether something in the region must stay where it is, and be there all the time.
+    #[must_use]
+    pub fn is_pinned(&self, region: RegionIndex) -> bool {
+        let record = self.record(region);
+        self.usage(region) == Use::Pinned
+            || record.pins.load(Ordering::Relaxed) > 0
+            || record.large_pinned.load(Ordering::Relaxed)
     }
 
     /// The region's record.

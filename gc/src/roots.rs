@@ -153,9 +153,19 @@ impl RootSpace {
 
     /// Pages in use, hot ones first.
     pub(crate) fn pages_in_use(&self) -> impl Iterator<Item = PageIndex> + '_ {
-        self.in_use.iter().enumerate().flat_map(|(word, bits)| {
+        self.pages_in(0..ROOT_PAGES / 64)
+    }
+
+    /// Pages in use of one region of the root window.
+    pub(crate) fn pages_in_use_of(&self, region: RegionIndex) -> impl Iterator<Item = PageIndex> + '_ {
+        let first = region.first_page().index() / 64;
+        self.pages_in(first..first + REGION_PAGES / 64)
+    }
+
+    fn pages_in(&self, words: std::ops::Range<usize>) -> impl Iterator<Item = PageIndex> + '_ {
+        words.flat_map(|word| {
             // Acquire: pairs with the Release in `allocate`.
-            let mut bits = bits.load(Ordering::Acquire);
+            let mut bits = self.in_use[word].load(Ordering::Acquire);
             std::iter::from_fn(move || {
                 let bit = (bits != 0).then(|| bits.trailing_zeros())?;
                 bits &= bits - 1;
@@ -166,12 +176,7 @@ impl RootSpace {
 
     /// Hot pages in use: rewritten in every pause.
     pub(crate) fn hot_pages(&self) -> impl Iterator<Item = PageIndex> + '_ {
-        self.pages_in_use().take_while(|page| page.region() == HOT_REGION)
-    }
-
-    /// Paged pages in use.
-    pub(crate) fn paged_pages(&self) -> impl Iterator<Item = PageIndex> + '_ {
-        self.pages_in_use().skip_while(|page| page.region() == HOT_REGION)
+        self.pages_in_use_of(HOT_REGION)
     }
 
     /// Regions that hold paged pages.

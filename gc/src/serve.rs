@@ -172,6 +172,7 @@ impl Serving {
             }
             let _ = futex_wait(&self.installs, seen, Some(SLEEP));
         }
+        // SeqCst: as above; late, it costs one wake too many.
         self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 

@@ -300,6 +300,7 @@ impl Space {
         record.slots.store(0, Ordering::Relaxed);
         record.slots_overflowed.store(false, Ordering::Relaxed);
         record.incoming.store(0, Ordering::Relaxed);
+        record.large_pinned.store(false, Ordering::Relaxed);
         // Marking clears the bits of regions that are in use when it begins, not of later ones. An
         // evacuated region's bits are still needed to forward into it, even when it is used again.
         if self.regions.verdict(region) != Verdict::Evacuate {
@@ -358,6 +359,15 @@ impl Space {
             }
         }
         None
+    }
+
+    /// The region, or all regions of the large object that begins in it.
+    pub fn object_regions(&self, region: RegionIndex) -> impl Iterator<Item = RegionIndex> + use<> {
+        let count = match self.regions.usage(region) {
+            Use::LargeHead => self.regions.record(region).large_regions.load(Ordering::Relaxed),
+            _ => 1,
+        };
+        (region.0..region.0 + count).map(RegionIndex)
     }
 
     /// Hands out a region that does not count as used: a destination, or staging.

@@ -61,6 +61,11 @@
 //! - Do not give addresses of heap memory to system calls: see [`Bytes`] and [`PinnedBytes`].
 //! - Do not block `SIGBUS` in an attached thread.
 
+/// The example in the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub use strikeslip_gc as gc;
 
 pub mod mutator;

@@ -1,0 +1,186 @@
+//! A seeded random stress test over all options.
+//!
+//! Each round draws options, mutators and workload from its seed, runs for a moment while one thread
+//! demands collections, and compares every mutator's graph with its model. `STRIKESLIP_STRESS_SECONDS`
+//! makes it run longer than the suite does, `STRIKESLIP_STRESS_SEED` repeats the run from one seed.
+
+mod toy_embedder;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use strikeslip_gc::options::{Delivery, HeapOptions, Mode, VerifyLevel};
+use strikeslip_gc::plan::Pressure;
+use strikeslip_gc::roots::{RootPage, RootPageKind};
+
+use toy_embedder::graph::{Graph, Random, Shape, mix};
+use toy_embedder::{Mutator, Toy, layouts};
+
+fn random_options(random: &mut Random) -> HeapOptions {
+    let pick = |random: &mut Random, of: &[usize]| of[random.below(of.len())];
+    HeapOptions {
+        limit_bytes: (32 + random.below(96)) << 20,
+        mode: [Mode::ConcurrentMove, Mode::ConcurrentCopy, Mode::ConcurrentMove, Mode::StopTheWorld][random.below(4)],
+        fall_back: false,
+        delivery: Some(Delivery::ALL[random.below(2)]),
+        workers: pick(random, &[1, 1, 2, 4]),
+        mark_workers: pick(random, &[1, 2, 4]),
+        huge_pages: random.one_in(2),
+        buffer_bytes: pick(random, &[1 << 10, 4 << 10, 32 << 10, 256 << 10]),
+        evacuate_below: [0.1, 0.5, 0.75, 1.0][random.below(4)],
+        patch_budget: pick(random, &[0, 0, 1, 256, 1 << 20]),
+        verify: VerifyLevel::ALL[random.below(4)],
+        automatic: !random.one_in(4),
+        low_weight_marking: random.one_in(2),
+        ..HeapOptions::default()
+    }
+}
+
+/// A root slot that graphs do not use.
+const SPARE_ROOT: usize = 0;
+
+/// References that all mutators swap around in a large array: each refers to a node that names itself.
+struct Shared {
+    page: RootPage,
+    length: usize,
+}
+
+impl Shared {
+    fn new(mutator: &Mutator, length: usize) -> Self {
+        let page = mutator.heap.roots().allocate(RootPageKind::Paged).expect("room for roots");
+        let array = mutator.alloc(layouts().array, length).expect("room for the array");
+        mutator.publish(&page, 0, array);
+        Self { page, length }
+    }
+
+    /// Swaps within one stretch, so that a region's list of slots overflows now and then.
+    fn step(&self, mutator: &Mutator, random: &mut Random) {
+        let (from, to) = (random.below(self.length), random.below(self.length));
+        if random.one_in(8) {
+            let id = random.next() | 1;
+            let Ok(node) = mutator.alloc(layouts().node, 0) else { return };
+            mutator.set(node, 3, id);
+            mutator.set_root(SPARE_ROOT, Some(node));
+            let Ok(data) = mutator.alloc(layouts().data, 1 + (id % 64) as usize) else { return };
+            mutator.set(data, 1, mix(id));
+            let node = mutator.root(SPARE_ROOT).expect("just set");
+            mutator.store(node, 1, Some(data));
+            mutator.store(mutator.subscribe(&self.page, 0).expect("the array"), 1 + to, Some(node));
+            mutator.set_root(SPARE_ROOT, None);
+        } else {
+            mutator.poll();
+            let array = mutator.subscribe(&self.page, 0).expect("the array");
+            let value = mutator.load(array, 1 + from);
+            mutator.store(array, 1 + to, value);
+            mutator.store(array, 1 + from, None);
+            self.look(mutator, value);
+        }
+    }
+
+    fn look(&self, mutator: &Mutator, value: Option<strikeslip_gc::address::ToAddress>) {
+        let Some(node) = value else { return };
+        assert_eq!(mutator.header(node).layout_id(), layouts().node, "a shared element is a node");
+        let data = mutator.load(node, 1).expect("a shared node has data");
+        assert_eq!(mutator.get(data, 1), mix(mutator.get(node, 3)), "a shared node's data");
+    }
+
+    fn check(&self, mutator: &Mutator) {
+        let array = mutator.subscribe(&self.page, 0).expect("the array");
+        (0..self.length).for_each(|nth| self.look(mutator, mutator.load(array, 1 + nth)));
+    }
+}
+
+/// One round. Returns cycles and mutator faults.
+fn round(seed: u64, length: Duration) -> (u64, u64) {
+    let mut random = Random(seed);
+    let options = random_options(&mut random);
+    let limit = options.limit_bytes;
+    let concurrent = options.mode.is_concurrent();
+    let mutators = 1 + random.below(6);
+    let shared_length = [1000, 100_000, 500_000][random.below(3)];
+    let shape = Shape {
+        roots: [8, 100, 5000][random.below(3)],
+        live_bytes: limit / (3 * mutators),
+        medium_one_in: [0, 20, 200][random.below(3)],
+        large_one_in: [0, 2000, 200][random.below(3)],
+    };
+    let attaching = random.one_in(3);
+    let context = format!("seed {seed}: {mutators} mutators, {shape:?}, shared {shared_length}, {options:?}");
+    if std::env::var_os("STRIKESLIP_STRESS_SECONDS").is_some() {
+        println!("{context}");
+    }
+    let toy = Toy::new(options).expect(&context);
+    let ended = AtomicBool::new(false);
+    let steps = AtomicU64::new(0);
+    let shared = Shared::new(&toy.attach(), shared_length);
+    std::thread::scope(|scope| {
+        for nth in 0..mutators as u64 {
+            let (toy, shared, ended, steps) = (&toy, &shared, &ended, &steps);
+            scope.spawn(move || run_mutator(toy, shared, ended, steps, seed ^ mix(nth + 1), shape));
+        }
+        if attaching {
+            scope.spawn(|| come_and_go(&toy, &shared, &ended, seed));
+        }
+        let started = Instant::now();
+        let pressures = [Pressure::Normal, Pressure::High, Pressure::Everything];
+        while started.elapsed() < length {
+            toy.heap.collect_with(pressures[random.below(3)]);
+            std::thread::sleep(Duration::from_micros(random.below(3000) as u64));
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    let snapshot = toy.heap.snapshot();
+    assert!(snapshot.counters.cycles > 0 && steps.into_inner() > 0, "{context}: {snapshot:?}");
+    assert!(concurrent || snapshot.counters.mutator_faults == 0, "{context}: faults without userfaultfd");
+    (snapshot.counters.cycles, snapshot.counters.mutator_faults)
+}
+
+fn run_mutator(toy: &Toy, shared: &Shared, ended: &AtomicBool, steps: &AtomicU64, seed: u64, shape: Shape) {
+    let mutator = toy.attach();
+    let mut random = Random(mix(seed));
+    let mut graph = Graph::new(&mutator, seed, shape);
+    while !ended.load(Ordering::Relaxed) {
+        for _ in 0..256 {
+            // Out of memory is legitimate here: many mutators keep a third of a small heap live.
+            let _ = graph.step();
+            shared.step(&mutator, &mut random);
+            steps.fetch_add(1, Ordering::Relaxed);
+        }
+        if random.one_in(20) {
+            graph.check();
+        }
+    }
+    graph.check();
+    shared.check(&mutator);
+}
+
+/// Mutators that attach, allocate a little, and detach.
+fn come_and_go(toy: &Toy, shared: &Shared, ended: &AtomicBool, seed: u64) {
+    let mut random = Random(seed);
+    while !ended.load(Ordering::Relaxed) {
+        let mutator = toy.attach();
+        for _ in 0..random.below(200) {
+            shared.step(&mutator, &mut random);
+        }
+    }
+}
+
+#[test]
+fn random_options_and_workloads_agree_with_their_models() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seconds = number("STRIKESLIP_STRESS_SECONDS").unwrap_or(15);
+    let mut seed = number("STRIKESLIP_STRESS_SEED").unwrap_or(1);
+    let (mut cycles, mut faults) = (0, 0);
+    let started = Instant::now();
+    loop {
+        let (more_cycles, more_faults) = round(seed, Duration::from_millis(700));
+        cycles += more_cycles;
+        faults += more_faults;
+        seed += 1;
+        if started.elapsed() >= Duration::from_secs(seconds) {
+            break;
+        }
+    }
+    println!("{cycles} cycles, {faults} mutator faults, up to seed {seed}");
+    assert!(cycles > 20 && faults > 0, "{cycles} cycles, {faults} faults");
+}
