@@ -76,7 +76,7 @@ fn references(c: &mut Criterion) {
             from.get(m).next.store(m, Some(to.get(m)));
             group.bench_function("load", |b| {
                 let from = from.get(m);
-                b.iter(|| black_box(black_box(from).next.load()));
+                b.iter(|| black_box(black_box(from).as_ref().next.load()));
             });
             group.bench_function("Local::get", |b| b.iter(|| black_box(black_box(from).get(m))));
             let persistent = m.persistent(from.get(m));
@@ -94,7 +94,7 @@ fn polls(c: &mut Criterion) {
     let mut group = c.benchmark_group("mutator");
     with_mutator(|m| {
         group.bench_function("safepoint", |b| b.iter(|| m.safepoint()));
-        group.bench_function("scope, empty", |b| b.iter(|| m.scope(|_, s| drop(black_box(s)))));
+        group.bench_function("scope, empty", |b| b.iter(|| m.scope(|_, s| _ = black_box(s))));
         group.bench_function("blocked, empty", |b| b.iter(|| m.blocked(|| black_box(()))));
         m.scope(|m, s| {
             let node = m.alloc::<Node>(s).expect("the heap is empty");

@@ -43,7 +43,12 @@ pub struct Options {
     #[arg(long, default_value = "8M", value_parser = parse_size)]
     pub survivors: u64,
     /// Kinds of cycles
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "survivors,few-slots,few-regions,all-regions")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_enum,
+        default_value = "survivors,few-slots,few-regions,all-regions"
+    )]
     pub kinds: Vec<Kind>,
     /// Deliveries
     #[arg(long, value_delimiter = ',', default_value = "inplace,pool")]
@@ -254,15 +259,32 @@ fn sample(timeline: &Timeline, cycle: Cycle, faults: u64) -> Result<Sample, Erro
 
 fn print(rows: &[Row]) {
     let mut table = Table::new(&[
-        "cycle", "delivery", "n", "normal op/ms", "1 ms %", "5 ms %", "20 ms %", "(of marking) 1", "5", "20",
-        "5 ms % p10", "longest gap µs", "all back µs", "stopped µs", "taken", "slots", "faults", "steal ms",
+        "cycle",
+        "delivery",
+        "n",
+        "normal op/ms",
+        "1 ms %",
+        "5 ms %",
+        "20 ms %",
+        "(of marking) 1",
+        "5",
+        "20",
+        "5 ms % p10",
+        "longest gap µs",
+        "all back µs",
+        "stopped µs",
+        "taken",
+        "slots",
+        "faults",
+        "steal ms",
         "control gap µs",
     ]);
     for row in rows {
         let of = |value: &dyn Fn(&Sample) -> f64| median(row.samples.iter().map(value));
         let whole = |value: f64| format!("{value:.0}");
         let percent = |value: f64| format!("{:.1}", value * 100.0);
-        let mut cells = vec![row.kind.to_string(), row.delivery.name().to_owned(), row.samples.len().to_string()];
+        let mut cells =
+            vec![row.kind.to_string(), row.delivery.name().to_owned(), row.samples.len().to_string()];
         cells.push(whole(of(&|sample| sample.normal)));
         cells.extend((0..AFTER_MS.len()).map(|nth| percent(of(&|sample| sample.after[nth]))));
         cells.extend((0..AFTER_MS.len()).map(|nth| percent(of(&|sample| sample.after_to_marking[nth]))));
@@ -277,7 +299,9 @@ fn print(rows: &[Row]) {
         cells.extend(row.noise.cells());
         table.row(cells);
     }
-    println!("\nspeed after the flip, % of before the cycle (and of the last {BEFORE_MS} ms of marking)\n\n{table}");
+    println!(
+        "\nspeed after the flip, % of before the cycle (and of the last {BEFORE_MS} ms of marking)\n\n{table}"
+    );
     for row in rows.iter().filter(|row| row.kind != Kind::AllRegions) {
         let speed = median(row.samples.iter().map(|sample| sample.after[1])) * 100.0;
         let met = if speed >= 90.0 { "met" } else { "NOT met" };

@@ -11,8 +11,9 @@ use strikeslip::{Array, Gc, Mutator, OutOfMemory, Persistent, Words};
 use crate::error::{Error, expect_equal};
 use crate::random::mix;
 
-/// Leaves of a table.
-pub const TABLE: usize = 1024;
+/// Leaves of a table. Small enough that a table is allocated among its leaves: larger objects get
+/// regions of their own.
+pub const TABLE: usize = 128;
 /// Least words of a leaf: its number, the mixed number, a counter.
 pub const MIN_WORDS: usize = 3;
 
@@ -148,6 +149,9 @@ pub struct Shape {
 /// [`Error::Wrong`] if not.
 #[inline]
 pub fn check_leaf(leaf: Gc<'_, Words>, number: usize) -> Result<(), Error> {
+    if leaf.len() < MIN_WORDS {
+        return Err(Error::Wrong(format!("leaf {number} at {:p} has {} words", leaf.as_ref(), leaf.len())));
+    }
     if leaf.get(0) == number as u64 && leaf.get(1) == mix(number as u64) {
         return Ok(());
     }

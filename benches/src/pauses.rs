@@ -110,7 +110,11 @@ fn rows(options: &Options) -> Result<Vec<Row>, Error> {
     let case = |mode, (live, roots)| Case { mode, live, roots };
     let mut pairs: Vec<(u64, usize)> = options.live.iter().map(|&live| (live, roots)).collect();
     if options.all {
-        pairs = options.live.iter().flat_map(|&live| options.roots.iter().map(move |&roots| (live, roots))).collect();
+        pairs = options
+            .live
+            .iter()
+            .flat_map(|&live| options.roots.iter().map(move |&roots| (live, roots)))
+            .collect();
     } else {
         pairs.extend(options.roots[1..].iter().map(|&roots| (live, roots)));
     }
@@ -126,8 +130,22 @@ fn rows(options: &Options) -> Result<Vec<Row>, Error> {
 
 fn print(rows: &[Row]) {
     let mut table = Table::new(&[
-        "mode", "live", "roots", "cycles", "stopped µs p50", "p90", "max", "safepoint p50", "pause p50", "p90",
-        "max", "slots p50", "taken p50", "evac. MiB p50", "steal ms", "control gap µs",
+        "mode",
+        "live",
+        "roots",
+        "cycles",
+        "stopped µs p50",
+        "p90",
+        "max",
+        "safepoint p50",
+        "pause p50",
+        "p90",
+        "max",
+        "slots p50",
+        "taken p50",
+        "evac. MiB p50",
+        "steal ms",
+        "control gap µs",
     ]);
     for row in rows {
         let samples = &row.samples;
@@ -149,7 +167,9 @@ fn print(rows: &[Row]) {
         cells.extend(samples.noise.cells());
         table.row(cells);
     }
-    println!("\nstopped: request of the stop until mutators may run; pause: until the last one runs\n\n{table}");
+    println!(
+        "\nstopped: request of the stop until mutators may run; pause: until the last one runs\n\n{table}"
+    );
 }
 
 fn verdict(rows: &[Row]) {

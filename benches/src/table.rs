@@ -24,9 +24,11 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let cell = |row: &Vec<String>, column| row.get(column).map_or(0, |text: &String| text.chars().count());
-        let widths: Vec<usize> =
-            (0..columns).map(|column| self.rows.iter().map(|row| cell(row, column)).max().unwrap_or(0)).collect();
+        let cell =
+            |row: &Vec<String>, column| row.get(column).map_or(0, |text: &String| text.chars().count());
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| self.rows.iter().map(|row| cell(row, column)).max().unwrap_or(0))
+            .collect();
         for (nth, row) in self.rows.iter().enumerate() {
             for (column, text) in row.iter().enumerate() {
                 let width = widths[column];

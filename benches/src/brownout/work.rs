@@ -6,20 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
+use strikeslip::gc::geometry::REGION_BYTES;
 use strikeslip::{Mutator, OutOfMemory};
 
 use super::Kind;
 use crate::error::{Error, expect_equal};
-use crate::live::{LiveSet, MIN_WORDS, Shape, check_leaf};
+use crate::live::{LiveSet, MIN_WORDS, Shape, TABLE, check_leaf};
 use crate::random::Random;
 use crate::timeline::Timeline;
 
 /// Words of a leaf: 64 bytes with its header.
 const WORDS: usize = 7;
 const COUNTER: usize = MIN_WORDS - 1;
-/// Links of each table. 28 tables lie in a region.
-const LINKS: usize = 16;
-const TABLES_PER_REGION: usize = 28;
+/// Links of each table. So many tables, with their leaves, lie in a region.
+const LINKS: usize = 2;
+const TABLES_PER_REGION: usize = REGION_BYTES / (TABLE * (WORDS + 1) * 8 + (TABLE + LINKS + 1) * 8);
 /// Garbage allocated with each survivor, so that their regions are worth evacuating.
 const GARBAGE_PER_SURVIVOR: usize = 7;
 /// Operations between two looks at the clock, and the time between two samples.
@@ -182,7 +183,9 @@ fn places(kind: Kind, tables: usize) -> Vec<(usize, usize)> {
     let middle = tables / 2;
     let (some_tables, step, links) = match kind {
         Kind::Survivors => (middle..middle, 1, 0),
-        Kind::FewSlots => (middle..(middle + 4 * TABLES_PER_REGION).min(tables), TABLES_PER_REGION / 4, 6),
+        Kind::FewSlots => {
+            (middle..(middle + 4 * TABLES_PER_REGION).min(tables), TABLES_PER_REGION / 12, LINKS)
+        }
         Kind::FewRegions => (middle..(middle + 7 * TABLES_PER_REGION).min(tables), 1, LINKS),
         Kind::AllRegions => (0..tables, 1, LINKS),
     };

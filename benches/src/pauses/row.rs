@@ -176,7 +176,12 @@ impl Row {
         })?
     }
 
-    fn drive(&mut self, driver: &Driver<'_>, cycles: usize, is_running: &dyn Fn() -> bool) -> Result<(), Error> {
+    fn drive(
+        &mut self,
+        driver: &Driver<'_>,
+        cycles: usize,
+        is_running: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         (0..WARM_UP).for_each(|_| driver.cycle(is_running));
         driver.recorder.forget();
         let monitor = Monitor::start();
