@@ -32,7 +32,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     pub repetitions: usize,
     /// Kinds of objects
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "nodes,data")]
+    #[arg(long, value_delimiter = ',', value_enum, default_value = "nodes,scattered,data")]
     pub objects: Vec<Objects>,
     /// Numbers of serving threads
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
@@ -219,6 +219,9 @@ fn evacuation(
         stop.store(true, Ordering::Relaxed);
         result
     })?;
+    if !result.0.has_flip() {
+        return Err(Error::Nothing("the cycle evacuated nothing".to_owned()));
+    }
     heap.attach(|m| survivors.check(m, pattern))??;
     Ok(result)
 }
@@ -237,8 +240,8 @@ fn collect(heap: &Heap, recorder: &Recorder, pressure: Pressure) -> Result<(Cycl
     let monitor = Monitor::start();
     heap.collector().collect_with(pressure);
     let noise = monitor.finish();
-    let cycle = recorder.cycles().pop().filter(Cycle::has_flip);
-    let cycle = cycle.ok_or_else(|| Error::Nothing("the cycle evacuated nothing".to_owned()))?;
+    let cycle = recorder.cycles().pop();
+    let cycle = cycle.ok_or_else(|| Error::Nothing("there was no cycle".to_owned()))?;
     Ok((cycle, noise))
 }
 

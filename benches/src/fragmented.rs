@@ -52,6 +52,8 @@ object! {
 
 /// Survivors of a table.
 const TABLE: usize = 1024;
+/// How many survivors back a reference to something nearby reaches: about 256 KiB.
+const NEARBY: usize = 4096;
 /// Words of a data object behind its header: 1 KiB with it.
 const DATA_WORDS: usize = 127;
 const REGION_BYTES: u64 = strikeslip::gc::geometry::REGION_BYTES as u64;
@@ -60,8 +62,10 @@ const REGION_BYTES: u64 = strikeslip::gc::geometry::REGION_BYTES as u64;
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objects {
-    /// 32, 64 or 96 bytes, with one to three references to others
+    /// 32, 64 or 96 bytes, with one to three references to others nearby
     Nodes,
+    /// The same, with references to others anywhere: each is a cache miss to forward
+    Scattered,
     /// 1 KiB of plain data
     Data,
 }
@@ -72,8 +76,15 @@ impl Objects {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nodes => "64 B nodes",
+            Self::Scattered => "64 B scattered",
             Self::Data => "1 KiB data",
         }
+    }
+
+    /// Draws which survivor number `from` refers to: itself or an earlier one.
+    fn target(self, random: &mut Random, from: usize) -> usize {
+        let reach = if self == Self::Nodes { NEARBY.min(from + 1) } else { from + 1 };
+        from - random.below(reach)
     }
 }
 
@@ -124,7 +135,7 @@ impl Pattern {
             }
             let drawn = random.next();
             let bytes = match self.objects {
-                Objects::Nodes => 32 * (1 + (drawn >> 8) % 3),
+                Objects::Nodes | Objects::Scattered => 32 * (1 + (drawn >> 8) % 3),
                 Objects::Data => (DATA_WORDS as u64 + 1) * 8,
             };
             let probability = match self.survival {
@@ -154,7 +165,7 @@ impl Survivors {
     /// # Errors
     /// The heap is too small.
     pub fn build(m: &mut Mutator, pattern: Pattern) -> Result<Self, OutOfMemory> {
-        let most = pattern.bytes / if pattern.objects == Objects::Nodes { 32 } else { 1024 };
+        let most = pattern.bytes / if pattern.objects == Objects::Data { 1024 } else { 32 };
         m.scope(|m, s| {
             let directory = m.alloc_array::<Array<Any>>(s, most as usize / TABLE + 1)?;
             let mut builder = Builder { directory, count: 0, bytes: 0, random: Random::new(pattern.seed, 1) };
@@ -181,7 +192,9 @@ impl Survivors {
         for index in 0..self.count {
             let object = survivor(self.directory.get(m).as_ref(), index);
             match pattern.objects {
-                Objects::Nodes => check_node(object, index, &mut random)?,
+                Objects::Nodes | Objects::Scattered => {
+                    check_node(object, index, pattern.objects, &mut random)?
+                }
                 Objects::Data => check_data(object, index)?,
             }
             m.safepoint();
@@ -218,9 +231,9 @@ impl Builder<'_> {
                 (0..DATA_WORDS).for_each(|word| data.set(word, mix(number + word as u64)));
                 data.erase()
             }
-            (Objects::Nodes, 32) => m.alloc::<Small>(s)?.get(m).erase(),
-            (Objects::Nodes, 64) => m.alloc::<Medium>(s)?.get(m).erase(),
-            (Objects::Nodes, _) => m.alloc::<Large>(s)?.get(m).erase(),
+            (_, 32) => m.alloc::<Small>(s)?.get(m).erase(),
+            (_, 64) => m.alloc::<Medium>(s)?.get(m).erase(),
+            (_, _) => m.alloc::<Large>(s)?.get(m).erase(),
         };
         let object = s.root(object);
         if !planned.survives {
@@ -237,20 +250,20 @@ impl Builder<'_> {
             self.count % TABLE,
             Some(object.get(m)),
         );
-        self.link(m, directory, object.get(m));
+        self.link(m, directory, objects, object.get(m));
         self.count += 1;
         self.bytes += planned.bytes;
         Ok(())
     }
 
     /// Numbers a node, and gives it its references: to earlier survivors.
-    fn link(&mut self, m: &Mutator, directory: &Array<Array<Any>>, object: Gc<'_, Any>) {
+    fn link(&mut self, m: &Mutator, directory: &Array<Array<Any>>, objects: Objects, object: Gc<'_, Any>) {
         let Some(node) = Node::of(object) else { return };
         let (number, check) = node.number_and_check();
         number.set(self.count as u64);
         check.set(mix(self.count as u64));
         for slot in node.slots() {
-            slot.store(m, Some(survivor(directory, self.random.below(self.count + 1))));
+            slot.store(m, Some(survivor(directory, objects.target(&mut self.random, self.count))));
         }
     }
 }
@@ -294,7 +307,7 @@ fn node(object: Gc<'_, Any>, index: usize) -> Result<Node<'_>, Error> {
     Node::of(object).ok_or_else(|| Error::Wrong(format!("survivor {index} is not a node")))
 }
 
-fn check_node(object: Gc<'_, Any>, index: usize, random: &mut Random) -> Result<(), Error> {
+fn check_node(object: Gc<'_, Any>, index: usize, objects: Objects, random: &mut Random) -> Result<(), Error> {
     let checked = node(object, index)?;
     let (number, check) = checked.number_and_check();
     expect_equal("number of survivor", index, index as u64, number.get())?;
@@ -302,7 +315,7 @@ fn check_node(object: Gc<'_, Any>, index: usize, random: &mut Random) -> Result<
     for slot in checked.slots() {
         let target = slot.load().ok_or_else(|| Error::Wrong(format!("survivor {index} lost a reference")))?;
         let (number, _) = node(target, index)?.number_and_check();
-        expect_equal("reference of survivor", index, random.below(index + 1) as u64, number.get())?;
+        expect_equal("reference of survivor", index, objects.target(random, index) as u64, number.get())?;
     }
     Ok(())
 }
