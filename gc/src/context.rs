@@ -205,8 +205,32 @@ impl MutatorContext {
         }
     }
 
-    /// To be called with every reference that is put into a root slot, or made reachable for others
-    /// in any other way than by [`Self::store`].
+    /// Stores a reference into a root slot: while marking, the object is shaded and the slot's page
+    /// noted for the flip if the object may move.
+    ///
+    /// # Panics
+    /// If `slot` is not a root slot of this heap.
+    #[inline]
+    pub fn store_root(&self, slot: &AtomicU64, object: ToAddress) {
+        // Release: pairs with the Acquire of marking's scan of root pages, which reads the header.
+        slot.store(object.get() as u64, Ordering::Release);
+        if self.marking.get() {
+            self.root_barrier(slot, object);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn root_barrier(&self, slot: &AtomicU64, object: ToAddress) {
+        self.shade_marking(object);
+        let space = &self.core.space;
+        if space.regions.class(space.range.region(object)) == Class::Candidate {
+            self.core.roots.note_candidate(std::ptr::from_ref(slot).expose_provenance());
+        }
+    }
+
+    /// To be called with every reference that is made reachable for other threads in any other way
+    /// than by [`Self::store`] or [`Self::store_root`].
     #[inline]
     pub fn shade(&self, object: ToAddress) {
         if self.marking.get() {

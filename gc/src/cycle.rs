@@ -95,6 +95,7 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
     let _gate = core.pin_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let compacting = pause(core, summary, |world| {
         choose_candidates(core, pressure);
+        core.roots.forget_notes();
         flip::end_marking(core);
         // As many as threads: a marker waits for all others, so each needs one of its own.
         let marking = Marking::new(core, pools.serve.current_num_threads());
@@ -118,6 +119,7 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
 fn start(core: &Core, pressure: Pressure) {
     core.space.set_allocation_class(Class::Candidate);
     choose_candidates(core, pressure);
+    core.roots.forget_notes();
     core.set_barrier(true);
     core.handshake(&|context| context.set_marking(true));
     // Only now: an object that is born marked may be stored into by any mutator, so all barriers

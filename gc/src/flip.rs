@@ -33,7 +33,7 @@ use crate::space::{Contents, Role};
 use crate::sys::PageService;
 
 /// Paged root pages that are rewritten in the pause rather than taken: about 2 µs each.
-const ROOT_PAGES_IN_PAUSE: usize = 8;
+const ROOT_PAGES_IN_PAUSE: usize = 16;
 /// What taking costs in the pause, in microseconds: a call, each region of it, a whole window.
 const RUN_US: usize = 8;
 const REGION_US: usize = 1;
@@ -53,8 +53,6 @@ pub struct Preparation {
     slots: Vec<WordIndex>,
     /// Regions that hold slots to be rewritten, but must not be taken: something in them is pinned.
     scanned_in_pause: Vec<RegionIndex>,
-    /// Whether the paged root pages are rewritten in the pause (else their regions are taken).
-    roots_in_pause: bool,
     runs: Vec<Run>,
     windows: Vec<WindowIndex>,
     /// Windows to be registered in the pause.
@@ -106,9 +104,11 @@ pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparatio
     let mut preparation = Preparation::default();
     core.serving.activate(std::mem::take(&mut plan.slots));
     let mut taken = divide(core, plan, &mut preparation);
-    preparation.roots_in_pause = core.roots.paged_in_use() <= ROOT_PAGES_IN_PAUSE;
-    if !preparation.roots_in_pause {
-        taken.extend(core.roots.paged_regions());
+    let space = &core.space;
+    let moves = |object| space.regions.verdict(space.range.region(object)) == Verdict::Evacuate;
+    let (root_pages, root_regions) = core.roots.recheck(moves);
+    if root_pages > ROOT_PAGES_IN_PAUSE {
+        taken.extend(root_regions);
     }
     taken.sort_unstable();
     group(core, &taken, &mut preparation);
@@ -236,7 +236,7 @@ pub fn pause_flip(core: &Core, plan: Plan, mut preparation: Preparation, _world:
     for &region in &preparation.scanned_in_pause {
         patched += rewrite_region(&core.space, region, core.serving.slots_of(core, region));
     }
-    rewrite_roots(core, preparation.roots_in_pause);
+    rewrite_roots(core);
     let patch_time = start.elapsed();
     take(core, &preparation);
     let take_time = start.elapsed() - patch_time;
@@ -318,9 +318,8 @@ fn patch_slots(core: &Core, slots: &[WordIndex]) -> u64 {
     slots.iter().filter(|&&slot| patch(&core.space, cell(slot))).count() as u64
 }
 
-/// Rewrites the hot root pages, and the paged ones that are not taken: all of them if `paged`, else
-/// those in regions that were opened since the preparation.
-pub fn rewrite_roots(core: &Core, paged: bool) {
+/// Rewrites the hot root pages, and those noted pages that are not taken.
+pub fn rewrite_roots(core: &Core) {
     let rewrite = |page| {
         for slot in core.roots.slots(page) {
             patch(&core.space, slot);
@@ -328,8 +327,8 @@ pub fn rewrite_roots(core: &Core, paged: bool) {
     };
     core.roots.hot_pages().for_each(rewrite);
     for region in core.roots.paged_regions() {
-        if paged || !is_to_be_taken(core, region) {
-            core.roots.pages_in_use_of(region).for_each(rewrite);
+        if !is_to_be_taken(core, region) {
+            core.roots.noted_pages_of(region).for_each(rewrite);
         }
     }
 }
@@ -403,7 +402,7 @@ pub fn pause_compact(core: &Core, plan: Plan, pool: &rayon::ThreadPool, _world: 
             scope.spawn(move |_| build_in_place(core, region));
         }
     });
-    rewrite_roots(core, true);
+    rewrite_roots(core);
     Compacting {
         patched: patched.into_inner(),
         registered: vec![],

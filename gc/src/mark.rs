@@ -161,12 +161,7 @@ impl Marker<'_> {
         let marking = self.marking;
         let page = marking.root_pages.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         if let Some(page) = page {
-            for slot in marking.core.roots.slots(page) {
-                // Acquire: pairs with the Release of whoever stored the reference.
-                if let Some(object) = root_reference(slot.load(Ordering::Acquire)) {
-                    self.discover(marking.core.space.range.word(object));
-                }
-            }
+            self.scan_roots(page);
             return self.deque.pop().or_else(|| self.find());
         }
         if let Some(buffer) = marking.core.barrier.take(Recorded::Shades) {
@@ -177,6 +172,22 @@ impl Marker<'_> {
             return self.deque.pop().or_else(|| self.find());
         }
         self.steal()
+    }
+
+    fn scan_roots(&mut self, page: PageIndex) {
+        let core = self.marking.core;
+        let mut holds_candidates = false;
+        for slot in core.roots.slots(page) {
+            // Acquire: pairs with the Release in `MutatorContext::store_root`.
+            if let Some(object) = root_reference(slot.load(Ordering::Acquire)) {
+                let word = core.space.range.word(object);
+                holds_candidates |= core.space.regions.class(word.region()) == Class::Candidate;
+                self.discover(word);
+            }
+        }
+        if holds_candidates {
+            core.roots.note_candidate(core.space.range.page_address(page).get());
+        }
     }
 
     fn steal(&self) -> Option<Task> {

@@ -1,20 +1,21 @@
 //! Root slots: the only roots there are.
 //!
 //! A root slot is a word in a page of the root window: zero or odd (no reference), or the address of
-//! an object. Mutators write slots at any time; marking scans them while they do; at the flip they
-//! are rewritten, in the pause (*hot* pages, and a few others) or lazily, by taking the pages like
-//! any region that holds slots (*paged* pages). So the pause does not grow with the number of roots.
+//! an object. Mutators write slots at any time; marking scans them while they do, and notes the pages
+//! that may hold references into candidate regions. At the flip those are rewritten: in the pause
+//! (*hot* pages, and *paged* ones if they are few), or lazily, by taking their regions like any that
+//! hold slots. So the pause does not grow with the number of roots.
 //!
 //! Rules for whoever writes slots:
-//! 1. a reference that is put into a slot is given to [`MutatorContext::shade`] (a flag test);
+//! 1. a reference is put into a slot by [`MutatorContext::store_root`] (a store and a flag test);
 //! 2. a slot that is not needed any more is cleared; nothing else is needed on removal, because
 //!    whatever was loaded from it meanwhile was shaded when it was stored;
 //! 3. a slot is used only between `allocate` and `free` of its page.
 //!
-//! [`MutatorContext::shade`]: crate::context::MutatorContext::shade
+//! [`MutatorContext::store_root`]: crate::context::MutatorContext::store_root
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::address::{PageIndex, RegionIndex, ToAddress};
@@ -74,7 +75,8 @@ pub struct RootSpace {
     free: Mutex<FreePages>,
     /// One bit for each page of the root window.
     in_use: Box<[AtomicU64]>,
-    paged_in_use: AtomicUsize,
+    /// One bit for each page: it may hold a reference into a candidate region.
+    noted: Box<[AtomicU64]>,
 }
 
 impl RootSpace {
@@ -86,8 +88,8 @@ impl RootSpace {
         Self {
             space,
             free: Mutex::new(free),
-            in_use: (0..ROOT_PAGES / 64).map(|_| AtomicU64::new(0)).collect(),
-            paged_in_use: AtomicUsize::new(0),
+            in_use: page_bits(),
+            noted: page_bits(),
         }
     }
 
@@ -103,9 +105,6 @@ impl RootSpace {
         // Outside the lock: this may fault.
         for slot in page.slots() {
             slot.store(0, Ordering::Relaxed);
-        }
-        if page.page.region() != HOT_REGION {
-            self.paged_in_use.fetch_add(1, Ordering::Relaxed);
         }
         // Release: pairs with the Acquire in `pages_in_use`; a scan sees the slots cleared.
         self.in_use[page.page.index() / 64].fetch_or(1 << (page.page.index() % 64), Ordering::Release);
@@ -134,7 +133,6 @@ impl RootSpace {
         if page.page.region() == HOT_REGION {
             free.hot.push(page.page);
         } else {
-            self.paged_in_use.fetch_sub(1, Ordering::Relaxed);
             free.paged.push(page.page);
         }
     }
@@ -146,37 +144,57 @@ impl RootSpace {
         address.wrapping_sub(self.space.range.base()) < WINDOW_BYTES
     }
 
-    /// Number of paged pages in use.
-    pub(crate) fn paged_in_use(&self) -> usize {
-        self.paged_in_use.load(Ordering::Relaxed)
+    /// Notes that the slot at `address` got a reference into a candidate region. After the store.
+    pub(crate) fn note_candidate(&self, address: usize) {
+        assert!(self.contains(address), "{address:#x} is no root slot of this heap");
+        let page = self.space.range.word_at(address).page().index();
+        // Release: pairs with the Acquire in `recheck`: whoever clears the bit sees the slot.
+        self.noted[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
     }
 
-    /// Pages in use, hot ones first.
+    /// Forgets which pages were noted, before marking.
+    pub(crate) fn forget_notes(&self) {
+        self.noted.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
+    }
+
+    /// Looks again at the noted paged pages: those that hold a reference for which `moves` is true stay
+    /// noted. Returns how many there are, and the regions they lie in.
+    pub(crate) fn recheck(&self, moves: impl Fn(ToAddress) -> bool) -> (usize, Vec<RegionIndex>) {
+        let mut pages = 0;
+        let mut regions = vec![];
+        for region in self.paged_regions() {
+            for page in self.noted_pages_of(region) {
+                let bit = 1 << (page.index() % 64);
+                // AcqRel: pairs with the Release in `note_candidate`: either the slots are seen below,
+                // or the page is noted anew.
+                self.noted[page.index() / 64].fetch_and(!bit, Ordering::AcqRel);
+                let slots = self.slots(page).iter();
+                let mut references = slots.filter_map(|slot| root_reference(slot.load(Ordering::Relaxed)));
+                if references.any(&moves) {
+                    self.noted[page.index() / 64].fetch_or(bit, Ordering::Relaxed);
+                    pages += 1;
+                    if regions.last() != Some(&region) {
+                        regions.push(region);
+                    }
+                }
+            }
+        }
+        (pages, regions)
+    }
+
+    /// Noted pages of one region.
+    pub(crate) fn noted_pages_of(&self, region: RegionIndex) -> impl Iterator<Item = PageIndex> + '_ {
+        pages_in(&self.noted, region_words(region))
+    }
+
+    /// Pages in use.
     pub(crate) fn pages_in_use(&self) -> impl Iterator<Item = PageIndex> + '_ {
-        self.pages_in(0..ROOT_PAGES / 64)
-    }
-
-    /// Pages in use of one region of the root window.
-    pub(crate) fn pages_in_use_of(&self, region: RegionIndex) -> impl Iterator<Item = PageIndex> + '_ {
-        let first = region.first_page().index() / 64;
-        self.pages_in(first..first + REGION_PAGES / 64)
-    }
-
-    fn pages_in(&self, words: std::ops::Range<usize>) -> impl Iterator<Item = PageIndex> + '_ {
-        words.flat_map(|word| {
-            // Acquire: pairs with the Release in `allocate`.
-            let mut bits = self.in_use[word].load(Ordering::Acquire);
-            std::iter::from_fn(move || {
-                let bit = (bits != 0).then(|| bits.trailing_zeros())?;
-                bits &= bits - 1;
-                Some(PageIndex(word as u32 * 64 + bit))
-            })
-        })
+        pages_in(&self.in_use, 0..self.in_use.len())
     }
 
     /// Hot pages in use: rewritten in every pause.
     pub(crate) fn hot_pages(&self) -> impl Iterator<Item = PageIndex> + '_ {
-        self.pages_in_use_of(HOT_REGION)
+        pages_in(&self.in_use, region_words(HOT_REGION))
     }
 
     /// Regions that hold paged pages.
@@ -192,6 +210,29 @@ impl RootSpace {
         // are marking (no page is missing then) and the pause (before anything is taken).
         unsafe { std::slice::from_raw_parts(self.space.range.page_address(page).as_ptr(), ROOT_SLOTS) }
     }
+}
+
+fn page_bits() -> Box<[AtomicU64]> {
+    (0..ROOT_PAGES / 64).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// The words of a page bitmap that belong to a region.
+const fn region_words(region: RegionIndex) -> std::ops::Range<usize> {
+    let first = region.first_page().index() / 64;
+    first..first + REGION_PAGES / 64
+}
+
+/// The pages whose bits are set in these words of a page bitmap.
+fn pages_in(bits: &[AtomicU64], words: std::ops::Range<usize>) -> impl Iterator<Item = PageIndex> + '_ {
+    words.flat_map(|word| {
+        // Acquire: pairs with the Release in `allocate`: a page in use was cleared.
+        let mut left = bits[word].load(Ordering::Acquire);
+        std::iter::from_fn(move || {
+            let bit = (left != 0).then(|| left.trailing_zeros())?;
+            left &= left - 1;
+            Some(PageIndex(word as u32 * 64 + bit))
+        })
+    })
 }
 
 fn add_pages(list: &mut Vec<PageIndex>, region: RegionIndex) {

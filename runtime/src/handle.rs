@@ -319,11 +319,7 @@ impl<T> Local<'_, T> {
 
     #[inline]
     fn put(&self, member: &Member, address: ToAddress) {
-        // Rule of the collector's: whatever is put into a root slot is shaded.
-        member.context().shade(address);
-        // Release: pairs with the Acquire of the collector's scan of root pages, so that it sees the
-        // object's header.
-        self.cell().store(address.get() as u64, Ordering::Release);
+        member.context().store_root(self.cell(), address);
     }
 }
 

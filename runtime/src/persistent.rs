@@ -86,10 +86,7 @@ impl<T: Object> Persistent<T> {
     pub fn set(&self, m: &Mutator, object: Gc<'_, T>) {
         self.check_heap(m);
         m.member().check_address(object.address().get(), "the object rooted");
-        // Rule of the collector's: whatever is put into a root slot is shaded.
-        m.member().context().shade(object.address());
-        // Release: pairs with the Acquire in `get` and in the collector's scan of root pages.
-        self.cell().store(object.address().get() as u64, Ordering::Release);
+        m.member().context().store_root(self.cell(), object.address());
     }
 
     /// Another persistent handle of the same object.

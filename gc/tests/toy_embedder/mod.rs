@@ -336,12 +336,12 @@ impl Mutator {
 
     /// Puts a reference (or none) into a root slot.
     pub fn set_root(&self, slot: usize, object: Option<ToAddress>) {
-        if let Some(object) = object {
-            self.member.context.shade(object);
+        let pages = self.pages.borrow();
+        let slot = &pages[slot / ROOT_SLOTS].slots()[slot % ROOT_SLOTS];
+        match object {
+            Some(object) => self.member.context.store_root(slot, object),
+            None => slot.store(0, Ordering::Relaxed),
         }
-        let value = object.map_or(0, |object| object.get() as u64);
-        // Release: pairs with the Acquire of marking, so that the object is seen.
-        self.pages.borrow()[slot / ROOT_SLOTS].slots()[slot % ROOT_SLOTS].store(value, Ordering::Release);
     }
 
     /// The reference in a root slot.
@@ -352,14 +352,12 @@ impl Mutator {
 
     /// Puts a reference into a slot of a page that mutators share.
     pub fn publish(&self, page: &RootPage, slot: usize, object: ToAddress) {
-        self.member.context.shade(object);
-        // Release: pairs with the Acquire in `subscribe` and of marking.
-        page.slots()[slot].store(object.get() as u64, Ordering::Release);
+        self.member.context.store_root(&page.slots()[slot], object);
     }
 
     /// Loads a reference from a page that mutators share.
     pub fn subscribe(&self, page: &RootPage, slot: usize) -> Option<ToAddress> {
-        // Acquire: pairs with the Release in `publish`.
+        // Acquire: pairs with the Release in `MutatorContext::store_root`.
         let value = page.slots()[slot].load(Ordering::Acquire);
         (value != 0).then(|| ToAddress::new(value as usize))
     }
