@@ -34,8 +34,12 @@ pub const RETURN_UNIT_SHIFT: u8 = REGION_PAGES.trailing_zeros() as u8;
 pub const ROOT_UNIT_SHIFT: u8 = 2;
 /// How often a unit's state is looked at before sleeping.
 const SPINS: u32 = 200;
-/// Longest sleep before looking again; a wake that was missed costs this much.
+/// Longest sleep before looking again.
 const SLEEP: Duration = Duration::from_micros(500);
+/// How long a mutator waits for a claimed unit before it builds the page that it needs beside it: longer
+/// than building any unit takes, so only a claim holder that lost its processor is overtaken. (A page
+/// installed alone costs the unit its huge page.)
+const OVERTAKE_AFTER: Duration = Duration::from_millis(2);
 
 /// Serving of one heap.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct Serving {
     /// Next region of `order` for a worker to look at.
     next: AtomicUsize,
     waiters: AtomicU32,
+    /// Threads that build a page of a unit claimed by another.
+    guests: AtomicU32,
     /// Futex word: changes when a unit is installed while somebody waits.
     installs: AtomicU32,
     /// The plan's sorted slots (invariant 1).
@@ -78,6 +84,7 @@ impl Serving {
             outstanding: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             waiters: AtomicU32::new(0),
+            guests: AtomicU32::new(0),
             installs: AtomicU32::new(0),
             slots: UnsafeCell::new(vec![]),
             order: UnsafeCell::new(vec![]),
@@ -155,30 +162,33 @@ impl Serving {
         }
     }
 
-    /// Waits until `done`, looking again whenever a unit is installed.
-    fn wait(&self, done: impl Fn() -> bool) {
+    /// Waits until `done`, for about `limit` at most, looking again whenever a unit is installed.
+    /// Whether it is done.
+    fn wait(&self, limit: Duration, done: impl Fn() -> bool) -> bool {
         for _ in 0..SPINS {
             if done() {
-                return;
+                return true;
             }
             std::hint::spin_loop();
         }
+        let start = Instant::now();
         // SeqCst, all: pair with the SeqCst in `page_state::installed` and `announce`.
         self.waiters.fetch_add(1, Ordering::SeqCst);
         loop {
             let seen = self.installs.load(Ordering::SeqCst);
-            if done() {
+            if done() || start.elapsed() > limit {
                 break;
             }
             let _ = futex_wait(&self.installs, seen, Some(SLEEP));
         }
         // SeqCst: as above; late, it costs one wake too many.
         self.waiters.fetch_sub(1, Ordering::SeqCst);
+        done()
     }
 
     /// Waits until every unit is installed.
     pub fn wait_until_complete(&self) {
-        self.wait(|| self.is_complete());
+        self.wait(Duration::MAX, || self.is_complete());
     }
 }
 
@@ -221,6 +231,7 @@ pub fn serve_unit(core: &Core, unit: PageIndex) -> Claim {
     };
     page_state::installed(state);
     if let Some(sources) = sources {
+        wait_for_guests(&core.serving);
         release_sources(core, sources);
     }
     // AcqRel: the last unit's installer sees that all others are done.
@@ -343,10 +354,51 @@ fn serve_page(core: &Core, page: PageIndex) -> FaultPath {
         Claim::Mine if is_build => FaultPath::Built,
         Claim::Mine => FaultPath::Returned,
         Claim::Others => {
-            core.serving.wait(|| page_state::state(state) == UnitState::Installed);
-            FaultPath::Waited
+            let installed = || page_state::state(state) == UnitState::Installed;
+            if core.serving.wait(OVERTAKE_AFTER, installed) {
+                FaultPath::Waited
+            } else if is_build && overtake(core, unit, page) {
+                FaultPath::Overtaken
+            } else {
+                core.serving.wait(Duration::MAX, installed);
+                FaultPath::Waited
+            }
         }
         Claim::Installed => FaultPath::Present,
+    }
+}
+
+/// Builds and copies one page of a destination unit that another thread has claimed and not installed.
+/// The same page built twice is the same, and whoever comes second finds it there. False if the unit
+/// was installed meanwhile, or there is no staging.
+fn overtake(core: &Core, unit: PageIndex, page: PageIndex) -> bool {
+    let serving = &core.serving;
+    // SeqCst: before the look at the unit's state; pairs with the SeqCst in `page_state::installed` and
+    // the load in `wait_for_guests`, so that the holder does not let go of what this thread reads.
+    serving.guests.fetch_add(1, Ordering::SeqCst);
+    let claimed = core.space.unit_state[unit.index()].load(Ordering::SeqCst) == UnitState::Claimed as u8;
+    let filled = page.in_region() < contents_pages(core, page.region());
+    let piece = if claimed && filled { serving.staging.take(&core.space, 1) } else { None };
+    let overtaken = piece.is_some();
+    if let Some(piece) = piece {
+        // SAFETY: as in `build_unit`; the holder keeps the sources until this guest has left.
+        let _ = unsafe { build_pages(&core.space, page, 1, piece.address().as_ptr()) };
+        let page_service = serving.pages.as_deref().expect("units are served in concurrent modes");
+        let to = core.space.range.page_address(page);
+        let request = Request { to, from: piece.address(), bytes: PAGE_BYTES };
+        let after = serving.installer.install(page_service, &core.stats, request);
+        serving.staging.give_back(piece, 1, after);
+    }
+    // SeqCst: pairs with the load in `wait_for_guests`.
+    serving.guests.fetch_sub(1, Ordering::SeqCst);
+    overtaken
+}
+
+/// Waits until no guest can be reading what the unit was built from. Almost always there is none.
+fn wait_for_guests(serving: &Serving) {
+    // SeqCst: after the SeqCst store of `Installed`; pairs with the SeqCst in `overtake`.
+    while serving.guests.load(Ordering::SeqCst) > 0 {
+        std::thread::yield_now();
     }
 }
 
