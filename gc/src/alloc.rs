@@ -97,17 +97,18 @@ pub struct SharedRegions {
     pub pinned: SharedRegion,
 }
 
-impl SharedRegions {
+impl Default for SharedRegions {
     /// No regions yet.
-    #[must_use]
-    pub const fn new() -> Self {
+    fn default() -> Self {
         Self {
             small: SharedRegion::new(Use::Objects),
             medium: SharedRegion::new(Use::Objects),
             pinned: SharedRegion::new(Use::Pinned),
         }
     }
+}
 
+impl SharedRegions {
     /// Lets go of all regions, so that allocation goes on in regions of the current class.
     pub fn close(&self) {
         self.small.close();
@@ -125,7 +126,9 @@ pub fn allocate_large(space: &Space, header: Header, bytes: usize) -> Option<ToA
         if space.regions.record(region).dirty.swap(false, Ordering::Relaxed) {
             // SAFETY: the region was just handed out to this thread; it is mapped, and nobody else
             // has an address in it.
-            unsafe { std::ptr::write_bytes(space.range.region_address(region).as_ptr::<u8>(), 0, REGION_BYTES) };
+            unsafe {
+                std::ptr::write_bytes(space.range.region_address(region).as_ptr::<u8>(), 0, REGION_BYTES)
+            };
         }
     }
     Some(space.range.region_address(head))

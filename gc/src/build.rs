@@ -257,7 +257,11 @@ pub fn for_each_object(space: &Space, region: RegionIndex, mut visit: impl FnMut
     while at < top {
         let word = region.first_word().offset(at);
         let header = header(word);
-        assert!(!header.is_none(), "no header at word {at:#x} of fresh region {}: it cannot be walked", region.0);
+        assert!(
+            !header.is_none(),
+            "no header at word {at:#x} of fresh region {}: it cannot be walked",
+            region.0
+        );
         if !header.is_filler() {
             visit(word, header);
         }

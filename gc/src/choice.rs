@@ -53,7 +53,10 @@ pub fn choose(options: &HeapOptions) -> Result<Choice, HeapError> {
 
 /// The delivery asked for, or else the one that was measured to be faster; the other if only that
 /// works.
-fn pick_delivery(offered: &Capabilities, asked: Option<Delivery>) -> Result<(Delivery, &'static str), String> {
+fn pick_delivery(
+    offered: &Capabilities,
+    asked: Option<Delivery>,
+) -> Result<(Delivery, &'static str), String> {
     let (first, second, why) = match asked {
         Some(Delivery::Pool) => (Delivery::Pool, Delivery::InPlace, "as asked"),
         Some(Delivery::InPlace) => (Delivery::InPlace, Delivery::Pool, "as asked"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::address::ToAddress;
 use crate::alloc::SharedRegions;
@@ -10,7 +10,7 @@ use crate::barrier::BarrierQueues;
 use crate::context::MutatorContext;
 use crate::control::Control;
 use crate::embedder::Embedder;
-use crate::events::Listener;
+use crate::events::{Listener, Listeners};
 use crate::options::{HeapOptions, Mode};
 use crate::roots::RootSpace;
 use crate::serve::Serving;
@@ -37,7 +37,7 @@ pub struct Core {
     pub serving: Serving,
     /// The embedder's threads.
     pub embedder: Arc<dyn Embedder>,
-    listeners: Mutex<Vec<Arc<dyn Listener>>>,
+    listeners: Listeners,
     barrier_on: AtomicBool,
     /// Held by the collector from the plan to the flip, and by whoever pins.
     pub pin_gate: Mutex<()>,
@@ -61,8 +61,8 @@ impl Core {
             roots: RootSpace::new(space.clone()),
             control: Control::new(space.limit()),
             barrier: BarrierQueues::default(),
-            shared: SharedRegions::new(),
-            listeners: Mutex::new(vec![]),
+            shared: SharedRegions::default(),
+            listeners: Listeners::default(),
             barrier_on: AtomicBool::new(false),
             pin_gate: Mutex::new(()),
             options,
@@ -103,7 +103,10 @@ impl Core {
     /// Called by mutators when they got a region or a buffer: starts a cycle if it is time.
     #[inline]
     pub(crate) fn consider_cycle(&self) {
-        if self.space.used() >= self.control.trigger_regions() && self.options.automatic && !self.never_collects() {
+        if self.space.used() >= self.control.trigger_regions()
+            && self.options.automatic
+            && !self.never_collects()
+        {
             self.control.request_for_occupancy();
         }
     }
@@ -122,12 +125,12 @@ impl Core {
     }
 
     pub(crate) fn add_listener(&self, listener: Arc<dyn Listener>) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+        self.listeners.add(listener);
     }
 
-    /// Tells all listeners.
+    /// Tells all listeners. Safe in a signal handler, as far as the listeners are.
     pub(crate) fn tell(&self, event: impl Fn(&dyn Listener)) {
-        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for listener in self.listeners.current() {
             event(&**listener);
         }
     }

@@ -70,7 +70,8 @@ fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut Cycl
         return;
     }
     let prepared = phase(core, Phase::Plan, || flip::concurrent_prepare(core, &mut plan));
-    let preparation = prepared.unwrap_or_else(|error| panic!("plan: destinations cannot be registered: {error}"));
+    let preparation =
+        prepared.unwrap_or_else(|error| panic!("plan: destinations cannot be registered: {error}"));
     let compacting = pause(core, summary, |world| {
         let shadow = verify::before_flip(core);
         let compacting = flip::pause_flip(core, plan, preparation, world);
@@ -146,7 +147,9 @@ fn choose_candidates(core: &Core, pressure: Pressure) {
         }
         let was_live = record.live_bytes.swap(0, Ordering::Relaxed);
         let is_candidate = regions.usage(region) == Use::Objects
-            && (regions.class(region) != Class::Settled || was_live <= sparse || pressure != Pressure::Normal);
+            && (regions.class(region) != Class::Settled
+                || was_live <= sparse
+                || pressure != Pressure::Normal);
         regions.set_class(region, if is_candidate { Class::Candidate } else { Class::Settled });
         space.live.clear(region);
     }
@@ -165,7 +168,11 @@ fn mark(core: &Core, pools: &Pools) -> Marked {
 }
 
 /// Step 6: the one pause.
-fn pause(core: &Core, summary: &mut CycleSummary, work: impl FnOnce(&WorldStopped) -> Compacting) -> Compacting {
+fn pause(
+    core: &Core,
+    summary: &mut CycleSummary,
+    work: impl FnOnce(&WorldStopped) -> Compacting,
+) -> Compacting {
     let raised = sched::set_weight(PAUSE_WEIGHT);
     core.tell(|listener| listener.phase_started(Phase::Flip));
     let requested = Instant::now();

@@ -72,9 +72,8 @@ pub fn start_in_place(core: &Arc<Core>) -> Result<Running, sigbus::InstallError>
     let bytes = range.windows() as usize * STRIDE_BYTES;
     // SAFETY: `serve_in_place` is async-signal-safe (see `serve`), and the core lives until the
     // registration was dropped: fields drop in the order they are declared.
-    let registration = unsafe {
-        sigbus::install_range(range.base(), bytes, serve_in_place, Arc::as_ptr(core).cast())?
-    };
+    let registration =
+        unsafe { sigbus::install_range(range.base(), bytes, serve_in_place, Arc::as_ptr(core).cast())? };
     Ok(Running::InPlace { _registration: registration, _core: core.clone() })
 }
 

@@ -4,6 +4,9 @@
 //! except [`Listener::fault_served`], which runs on whatever thread served the fault and may run
 //! inside a signal handler: it must neither allocate nor lock.
 
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -121,4 +124,91 @@ pub trait Listener: Send + Sync {
     fn memory_waited(&self, _waited: Duration) {}
     /// A cycle is complete: all memory is back.
     fn cycle_ended(&self, _summary: &CycleSummary) {}
+}
+
+type List = Vec<Arc<dyn Listener>>;
+
+/// The listeners of a heap. Read without a lock, because faults are reported in signal handlers; a list
+/// that was replaced is kept until the heap ends.
+#[derive(Default)]
+pub struct Listeners {
+    current: AtomicPtr<List>,
+    lists: Mutex<Vec<NonNull<List>>>,
+}
+
+// SAFETY: the pointers are to lists that this value owns and that do not change once they are published;
+// listeners are `Send + Sync`.
+unsafe impl Send for Listeners {}
+// SAFETY: as above.
+unsafe impl Sync for Listeners {}
+
+impl std::fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listeners({})", self.current().len())
+    }
+}
+
+impl Listeners {
+    /// All listeners.
+    pub fn current(&self) -> &[Arc<dyn Listener>] {
+        // Acquire: pairs with the Release in `add`.
+        let current = self.current.load(Ordering::Acquire);
+        if current.is_null() {
+            return &[];
+        }
+        // SAFETY: a published list does not change and lives as long as `self`.
+        unsafe { &*current }
+    }
+
+    /// Adds a listener.
+    pub fn add(&self, listener: Arc<dyn Listener>) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.current().to_vec();
+        all.push(listener);
+        let list = NonNull::from(Box::leak(Box::new(all)));
+        lists.push(list);
+        // Release: pairs with the Acquire in `current`.
+        self.current.store(list.as_ptr(), Ordering::Release);
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        for list in self.lists.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // SAFETY: the list was leaked by `add`, is in `lists` once, and nobody borrows `self` now.
+            drop(unsafe { Box::from_raw(list.as_ptr()) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl Listener for Count {
+        fn fault_served(&self, _path: FaultPath, latency: Duration) {
+            self.0.fetch_add(latency.as_nanos() as u64, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn every_listener_is_told() {
+        let listeners = Listeners::default();
+        assert!(listeners.current().is_empty());
+        let counts: Vec<_> = (0..3).map(|_| Arc::new(Count::default())).collect();
+        for count in &counts {
+            listeners.add(count.clone());
+            for listener in listeners.current() {
+                listener.fault_served(FaultPath::Built, Duration::from_nanos(1));
+            }
+        }
+        let told: Vec<_> = counts.iter().map(|count| count.0.load(Ordering::Relaxed)).collect();
+        assert_eq!(told, [3, 2, 1]);
+        drop(listeners);
+        assert!(counts.iter().all(|count| Arc::strong_count(count) == 1), "listeners are let go");
+    }
 }

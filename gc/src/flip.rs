@@ -26,8 +26,8 @@ use crate::embedder::WorldStopped;
 use crate::forward::patch;
 use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
 use crate::plan::{Plan, slot_needs_rewriting};
-use crate::region::{Class, Service, Use, Verdict};
 use crate::reclaim::release_drained;
+use crate::region::{Class, Service, Use, Verdict};
 use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT, release_sources};
 use crate::space::{Contents, Role};
 use crate::sys::PageService;
@@ -160,7 +160,8 @@ fn group(core: &Core, taken: &[RegionIndex], preparation: &mut Preparation) {
             .map(|run| Run { first: run[0], regions: run.len() as u32 })
             .collect();
         // The root window holds the hot pages, which are not taken; nor is what is pinned.
-        let whole_window = window.0 != 0 && !window.regions().any(|region| core.space.regions.is_pinned(region));
+        let whole_window =
+            window.0 != 0 && !window.regions().any(|region| core.space.regions.is_pinned(region));
         if whole_window && runs.len() * RUN_US + of_window.len() * REGION_US > WINDOW_US {
             preparation.windows.push(window);
         } else {
@@ -228,7 +229,12 @@ fn is_to_be_taken(core: &Core, region: RegionIndex) -> bool {
 }
 
 /// The pause. Must not fail: what the kernel can refuse here leaves no way back.
-pub fn pause_flip(core: &Core, plan: Plan, mut preparation: Preparation, _world: &WorldStopped) -> Compacting {
+pub fn pause_flip(
+    core: &Core,
+    plan: Plan,
+    mut preparation: Preparation,
+    _world: &WorldStopped,
+) -> Compacting {
     let start = Instant::now();
     end_marking(core);
     take_overflowed(core, &mut preparation);

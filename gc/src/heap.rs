@@ -246,7 +246,9 @@ fn sched_unblock() {
 impl Pools {
     fn new(options: &HeapOptions) -> Result<Self, HeapError> {
         let builder = |name: &'static str, threads| {
-            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(move |nth| format!("strikeslip-{name}-{nth}"))
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(move |nth| format!("strikeslip-{name}-{nth}"))
         };
         let failed = |error: rayon::ThreadPoolBuildError| HeapError::Thread(std::io::Error::other(error));
         let low = options.low_weight_marking;
@@ -273,7 +275,9 @@ fn start_delivery(
     match core.options.delivery {
         Some(Delivery::Pool) => {
             let reader = Arc::new(FaultReader::new(userfault).map_err(HeapError::Thread)?);
-            delivery::start_pool(core, reader, &pools.faults, &pools.serve).map(Some).map_err(HeapError::Thread)
+            delivery::start_pool(core, reader, &pools.faults, &pools.serve)
+                .map(Some)
+                .map_err(HeapError::Thread)
         }
         _ => delivery::start_in_place(core)
             .map(Some)

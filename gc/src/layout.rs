@@ -160,7 +160,12 @@ impl Layout {
     /// Calls `visit` with the word number (header = 0) of each reference slot of an object with
     /// `length` tail elements, as far as it lies in `words`.
     #[inline]
-    pub fn for_each_reference(&self, length: u32, words: std::ops::Range<usize>, mut visit: impl FnMut(usize)) {
+    pub fn for_each_reference(
+        &self,
+        length: u32,
+        words: std::ops::Range<usize>,
+        mut visit: impl FnMut(usize),
+    ) {
         let mut map = self.references;
         while map != 0 {
             let word = 1 + map.trailing_zeros() as usize;

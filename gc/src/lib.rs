@@ -107,6 +107,8 @@ pub mod flip;
 #[doc(hidden)]
 pub mod forward;
 #[doc(hidden)]
+pub mod free_regions;
+#[doc(hidden)]
 pub mod install;
 #[doc(hidden)]
 pub mod livemap;

@@ -92,8 +92,14 @@ impl<'a> Marking<'a> {
                 let (stealers, active) = (&stealers, &active);
                 scope.spawn(move |_| {
                     let tally = &mut *tally.lock().unwrap_or_else(PoisonError::into_inner);
-                    Marker { marking: self, deque, stealers, tally, pending: VecDeque::with_capacity(PREFETCH + 1) }
-                        .run(active);
+                    Marker {
+                        marking: self,
+                        deque,
+                        stealers,
+                        tally,
+                        pending: VecDeque::with_capacity(PREFETCH + 1),
+                    }
+                    .run(active);
                 });
             }
         });

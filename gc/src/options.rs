@@ -153,10 +153,16 @@ impl HeapOptions {
         let bad = |option, reason| Err(HeapError::BadOption { option, reason });
         if self.limit_bytes < MIN_LIMIT_BYTES || self.limit_bytes > MAX_LIMIT_BYTES {
             let (least, most) = (MIN_LIMIT_BYTES >> 20, MAX_LIMIT_BYTES >> 20);
-            return bad("heap limit", format!("{} bytes is not between {least} MiB and {most} MiB", self.limit_bytes));
+            return bad(
+                "heap limit",
+                format!("{} bytes is not between {least} MiB and {most} MiB", self.limit_bytes),
+            );
         }
         if !self.buffer_bytes.is_power_of_two() || !(1 << 10..=256 << 10).contains(&self.buffer_bytes) {
-            return bad("buffer bytes", format!("{} is not a power of two between 1024 and 262144", self.buffer_bytes));
+            return bad(
+                "buffer bytes",
+                format!("{} is not a power of two between 1024 and 262144", self.buffer_bytes),
+            );
         }
         if !(0.0..=1.0).contains(&self.evacuate_below) {
             return bad("evacuate below", format!("{} is not between 0 and 1", self.evacuate_below));

@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::address::{ChunkIndex, PageIndex, RegionIndex, WordIndex};
 use crate::barrier::Recorded;
 use crate::core::Core;
-use crate::geometry::{CHUNK_SHIFT, PAGE_SHIFT, REGION_BYTES, REGION_CHUNKS, REGION_WORDS, WORD_BYTES, WORD_SHIFT};
+use crate::geometry::{
+    CHUNK_SHIFT, PAGE_SHIFT, REGION_BYTES, REGION_CHUNKS, REGION_WORDS, WORD_BYTES, WORD_SHIFT,
+};
 use crate::livemap::LiveMap;
 use crate::mark::Marked;
 use crate::region::{Class, Service, Use, Verdict};
@@ -118,7 +120,9 @@ fn judge(core: &Core, pressure: Pressure) -> (Vec<RegionIndex>, Vec<RegionIndex>
     for region in regions.in_use() {
         let usage = regions.usage(region);
         let record = regions.record(region);
-        if !matches!(usage, Use::Objects | Use::Pinned | Use::LargeHead) || regions.class(region) == Class::Fresh {
+        if !matches!(usage, Use::Objects | Use::Pinned | Use::LargeHead)
+            || regions.class(region) == Class::Fresh
+        {
             continue;
         }
         let live = record.live_bytes.load(Ordering::Relaxed);
@@ -203,8 +207,16 @@ fn place(core: &Core, plan: &mut Plan) {
     let evacuated = std::mem::take(&mut plan.evacuated);
     let nowhere = WordIndex(0);
     let unit_shift = Plan::unit_shift(core);
-    let mut cursor =
-        Cursor { core, plan, unit_shift, next: nowhere, end: nowhere, opened: 0, next_page: PageIndex(0), last_unit: None };
+    let mut cursor = Cursor {
+        core,
+        plan,
+        unit_shift,
+        next: nowhere,
+        end: nowhere,
+        opened: 0,
+        next_page: PageIndex(0),
+        last_unit: None,
+    };
     let mut placed: Option<RegionIndex> = None;
     for region in evacuated {
         let record = core.space.regions.record(region);

@@ -85,12 +85,7 @@ impl RootSpace {
         assert_eq!(hot, Some(HOT_REGION), "the root window is the first, and empty");
         let mut free = FreePages::default();
         add_pages(&mut free.hot, HOT_REGION);
-        Self {
-            space,
-            free: Mutex::new(free),
-            in_use: page_bits(),
-            noted: page_bits(),
-        }
+        Self { space, free: Mutex::new(free), in_use: page_bits(), noted: page_bits() }
     }
 
     /// A page of empty slots (all zero). A hot page is a paged one if there are too many threads.

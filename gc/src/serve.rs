@@ -268,11 +268,8 @@ fn build_unit(core: &Core, unit: PageIndex, pages: usize) -> Sources {
     // SAFETY: the piece is this thread's alone and has room for the pages; the unit was claimed, so
     // it is a page of a destination of the complete plan.
     let sources = unsafe { build_pages(&core.space, unit, pages, piece.address().as_ptr()) };
-    let request = Request {
-        to: core.space.range.page_address(unit),
-        from: piece.address(),
-        bytes: pages * PAGE_BYTES,
-    };
+    let request =
+        Request { to: core.space.range.page_address(unit), from: piece.address(), bytes: pages * PAGE_BYTES };
     let after = serving.installer.install(page_service, &core.stats, request);
     serving.staging.give_back(piece, pages, after);
     sources
@@ -328,7 +325,9 @@ pub fn serve_fault(core: &Core, address: ToAddress) {
         Service::Zero => zero_page(core, page),
         Service::Build | Service::Return => serve_page(core, page),
     };
-    core.stats.record_fault(path, start.elapsed());
+    let latency = start.elapsed();
+    core.stats.record_fault(path, latency);
+    core.tell(|listener| listener.fault_served(path, latency));
 }
 
 fn zero_page(core: &Core, page: PageIndex) -> FaultPath {

@@ -15,7 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::address::{FromAddress, HeapRange, RegionIndex, ToAddress, WindowIndex, WordIndex};
 use crate::error::HeapError;
-use crate::geometry::{REGION_BYTES, REGION_CHUNKS, REGION_PAGES, STRIDE_BYTES, WINDOW_BYTES, WINDOW_REGIONS};
+use crate::free_regions::FreeRegions;
+use crate::geometry::{
+    REGION_BYTES, REGION_CHUNKS, REGION_PAGES, STRIDE_BYTES, WINDOW_BYTES, WINDOW_REGIONS,
+};
 use crate::livemap::LiveMap;
 use crate::options::HeapOptions;
 use crate::region::{Class, Regions, Service, Use, Verdict};
@@ -55,30 +58,6 @@ pub struct Window {
     pub taken_whole: AtomicBool,
 }
 
-/// Free regions: one bit each.
-#[derive(Debug)]
-struct FreeRegions {
-    free: Vec<[u64; WINDOW_REGIONS / 64]>,
-}
-
-impl FreeRegions {
-    fn is_free(&self, region: RegionIndex) -> bool {
-        let bit = region.index() % WINDOW_REGIONS;
-        self.free[region.window().index()][bit / 64] & (1 << (bit % 64)) != 0
-    }
-
-    fn set(&mut self, region: RegionIndex, free: bool) {
-        let bit = region.index() % WINDOW_REGIONS;
-        let word = &mut self.free[region.window().index()][bit / 64];
-        if free { *word |= 1 << (bit % 64) } else { *word &= !(1 << (bit % 64)) }
-    }
-
-    fn in_window(&self, window: WindowIndex) -> impl DoubleEndedIterator<Item = RegionIndex> + '_ {
-        let first = window.0 * WINDOW_REGIONS as u32;
-        (first..first + WINDOW_REGIONS as u32).map(RegionIndex).filter(|&region| self.is_free(region))
-    }
-}
-
 /// The heap's memory and its side tables.
 #[derive(Debug)]
 pub struct Space {
@@ -113,7 +92,10 @@ impl Space {
     ///
     /// # Errors
     /// [`HeapError::Reserve`].
-    pub fn new(options: &HeapOptions, stats: &std::sync::Arc<crate::stats::Statistics>) -> Result<Self, HeapError> {
+    pub fn new(
+        options: &HeapOptions,
+        stats: &std::sync::Arc<crate::stats::Statistics>,
+    ) -> Result<Self, HeapError> {
         let roles = roles_for(options.limit_bytes);
         let windows = roles.len() as u32;
         let reserve = |source| HeapError::Reserve { bytes: windows as usize * STRIDE_BYTES, source };
@@ -139,7 +121,7 @@ impl Space {
                     taken_whole: AtomicBool::new(false),
                 })
                 .collect(),
-            free: Mutex::new(FreeRegions { free: vec![[u64::MAX; WINDOW_REGIONS / 64]; windows as usize] }),
+            free: Mutex::new(FreeRegions::new(windows as usize)),
             allocation_class: AtomicU8::new(Class::New as u8),
             used: AtomicUsize::new(0),
             peak_used: AtomicUsize::new(0),
@@ -259,14 +241,20 @@ impl Space {
             [Role::Young, Role::YoungMarking, Role::Old]
         };
         let region = self.find(&free, usage, &order, Contents::MayBeDirty)?;
-        free.set(region, false);
+        free.take(region);
         self.begin_use(region, usage, class);
         Some(region)
     }
 
     /// Finds a free region, by preference: not registered, resident or not as wanted, in the order of
     /// roles.
-    fn find(&self, free: &FreeRegions, usage: Use, order: &[Role], contents: Contents) -> Option<RegionIndex> {
+    fn find(
+        &self,
+        free: &FreeRegions,
+        usage: Use,
+        order: &[Role],
+        contents: Contents,
+    ) -> Option<RegionIndex> {
         for registered in [false, true] {
             for &role in order {
                 let mut second_choice = None;
@@ -277,13 +265,11 @@ impl Space {
                     if usage == Use::Staging && self.window(window).taken_whole.load(Ordering::Relaxed) {
                         continue;
                     }
-                    for region in free.in_window(window) {
-                        let resident = self.regions.record(region).resident.load(Ordering::Relaxed);
-                        if resident == (contents == Contents::MayBeDirty) {
-                            return Some(region);
-                        }
-                        second_choice = second_choice.or(Some(region));
+                    let (any, wanted) = free.first(window, contents == Contents::MayBeDirty);
+                    if wanted.is_some() {
+                        return wanted;
                     }
+                    second_choice = second_choice.or(any);
                 }
                 if second_choice.is_some() {
                     return second_choice;
@@ -325,7 +311,7 @@ impl Space {
         let class = self.current_class();
         let head = self.find_run(&free, regions)?;
         for (nth, region) in (head.0..head.0 + regions as u32).map(RegionIndex).enumerate() {
-            free.set(region, false);
+            free.take(region);
             let usage = if nth == 0 { Use::LargeHead } else { Use::LargeTail };
             // Large objects never move, so they are candidates for nothing.
             self.begin_use(region, usage, if class == Class::Fresh { class } else { Class::Settled });
@@ -371,10 +357,15 @@ impl Space {
     }
 
     /// Hands out a region that does not count as used: a destination, or staging.
-    pub fn allocate_for_collector(&self, usage: Use, order: &[Role], contents: Contents) -> Option<RegionIndex> {
+    pub fn allocate_for_collector(
+        &self,
+        usage: Use,
+        order: &[Role],
+        contents: Contents,
+    ) -> Option<RegionIndex> {
         let mut free = self.lock();
         let region = self.find(&free, usage, order, contents)?;
-        free.set(region, false);
+        free.take(region);
         if contents == Contents::MustBeEmpty && self.regions.record(region).resident.load(Ordering::Relaxed) {
             self.discard(region);
         }
@@ -386,7 +377,7 @@ impl Space {
     pub fn allocate_root_region(&self) -> Option<RegionIndex> {
         let mut free = self.lock();
         let region = free.in_window(WindowIndex(0)).next()?;
-        free.set(region, false);
+        free.take(region);
         self.begin_use(region, Use::Roots, Class::Settled);
         Some(region)
     }
@@ -421,7 +412,7 @@ impl Space {
         record.taken.store(false, Ordering::Relaxed);
         record.to_be_taken.store(false, Ordering::Relaxed);
         record.live_bytes.store(0, Ordering::Relaxed);
-        free.set(region, true);
+        free.give_back(region, record.resident.load(Ordering::Relaxed));
         if counted {
             self.used.fetch_sub(1, Ordering::Relaxed);
         }
@@ -450,12 +441,13 @@ impl Space {
             if self.resident() <= keep {
                 return;
             }
-            // One region at a time, so that a mutator that needs a region does not wait for all.
-            let first = window.0 * WINDOW_REGIONS as u32;
-            for region in (first..first + WINDOW_REGIONS as u32).rev().map(RegionIndex) {
-                let free = self.lock();
-                if free.is_free(region) && self.regions.record(region).resident.load(Ordering::Relaxed) {
+            let resident = self.lock().resident_in_window(window);
+            for region in resident.into_iter().rev() {
+                // One region at a time, so that a mutator that needs one does not wait for all.
+                let mut free = self.lock();
+                if free.is_free(region) {
                     self.discard(region);
+                    free.discarded(region);
                 }
                 drop(free);
                 if self.resident() <= keep {
@@ -467,13 +459,10 @@ impl Space {
 
     /// Gives back the memory of a window's free regions (before the window is taken as a whole).
     pub fn trim_window(&self, window: WindowIndex) {
-        let free = self.lock();
-        let resident: Vec<_> = free
-            .in_window(window)
-            .filter(|&region| self.regions.record(region).resident.load(Ordering::Relaxed))
-            .collect();
-        for region in resident {
+        let mut free = self.lock();
+        for region in free.resident_in_window(window) {
             self.discard(region);
+            free.discarded(region);
         }
     }
 

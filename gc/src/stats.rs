@@ -352,12 +352,18 @@ impl Statistics {
             fault_ns: self.fault_percentiles(),
             fault_paths: FaultPath::ALL
                 .iter()
-                .map(|&path| FaultPathStatistics { path, latency_ns: self.faults[path as usize].percentiles() })
+                .map(|&path| FaultPathStatistics {
+                    path,
+                    latency_ns: self.faults[path as usize].percentiles(),
+                })
                 .filter(|entry| entry.latency_ns.count > 0)
                 .collect(),
             phases: Phase::ALL
                 .iter()
-                .map(|&phase| PhaseStatistics { phase, duration_ns: self.phases[phase as usize].percentiles() })
+                .map(|&phase| PhaseStatistics {
+                    phase,
+                    duration_ns: self.phases[phase as usize].percentiles(),
+                })
                 .filter(|entry| entry.duration_ns.count > 0)
                 .collect(),
             ioctls: self.calls.entries(),

@@ -79,7 +79,10 @@ pub fn after_plan(core: &Core, plan: &Plan) {
                 new == destination.first_word()
             };
             if space.regions.usage(destination) != Use::Destination || !inside || !follows {
-                fail(format_args!("plan: word {:#x} ({words} words) goes to {:#x}, after {last_end:?}", word.0, new.0));
+                fail(format_args!(
+                    "plan: word {:#x} ({words} words) goes to {:#x}, after {last_end:?}",
+                    word.0, new.0
+                ));
             }
             last_end = new.offset(words);
             survivors += u64::from(words) * WORD_BYTES as u64;
@@ -101,7 +104,10 @@ pub fn before_flip(core: &Core) -> Option<Shadow> {
     traverse(core, "before the flip", |word, header| {
         let region = word.region();
         if core.space.regions.class(region) != Class::Fresh && !core.space.live.is_marked(word) {
-            fail(format_args!("before the flip: reachable word {:#x} of region {} is not marked", word.0, region.0));
+            fail(format_args!(
+                "before the flip: reachable word {:#x} of region {} is not marked",
+                word.0, region.0
+            ));
         }
         if with_copies {
             shadow.add(core, word, header);
@@ -175,7 +181,10 @@ fn check_counts(core: &Core) {
     let regions = &core.space.regions;
     let used = regions.in_use().filter(|&region| regions.usage(region).counts_as_used()).count();
     if used != core.space.used() {
-        fail(format_args!("after compaction: {used} regions are in use, but {} were counted", core.space.used()));
+        fail(format_args!(
+            "after compaction: {used} regions are in use, but {} were counted",
+            core.space.used()
+        ));
     }
     for region in regions.in_use() {
         let top = regions.record(region).top.load(Ordering::Relaxed) as usize;
@@ -233,7 +242,11 @@ fn check_reference(core: &Core, when: &str, reference: ToAddress, from: WordInde
     let space = &core.space;
     let aligned = reference.get().is_multiple_of(WORD_BYTES);
     if !aligned || !space.is_in_window(reference) {
-        fail(format_args!("{when}: word {:#x} holds {:#x}, which is no address in a window", from.0, reference.get()));
+        fail(format_args!(
+            "{when}: word {:#x} holds {:#x}, which is no address in a window",
+            from.0,
+            reference.get()
+        ));
     }
     let word = space.range.word(reference);
     let (usage, class) = (space.regions.usage(word.region()), space.regions.class(word.region()));
@@ -259,7 +272,10 @@ fn check_header(core: &Core, when: &str, word: WordIndex) -> Header {
     let record = core.space.regions.record(word.region());
     let end = (word.0 - word.region().first_word().0) as usize * WORD_BYTES + bytes;
     if bytes <= LARGE_OBJECT_BYTES && end > record.top.load(Ordering::Relaxed) as usize {
-        fail(format_args!("{when}: the object at word {:#x} ({bytes} bytes) reaches beyond what was allocated", word.0));
+        fail(format_args!(
+            "{when}: the object at word {:#x} ({bytes} bytes) reaches beyond what was allocated",
+            word.0
+        ));
     }
     header
 }

@@ -20,7 +20,8 @@ fn random_options(random: &mut Random) -> HeapOptions {
     let pick = |random: &mut Random, of: &[usize]| of[random.below(of.len())];
     HeapOptions {
         limit_bytes: (32 + random.below(96)) << 20,
-        mode: [Mode::ConcurrentMove, Mode::ConcurrentCopy, Mode::ConcurrentMove, Mode::StopTheWorld][random.below(4)],
+        mode: [Mode::ConcurrentMove, Mode::ConcurrentCopy, Mode::ConcurrentMove, Mode::StopTheWorld]
+            [random.below(4)],
         fall_back: false,
         delivery: Some(Delivery::ALL[random.below(2)]),
         workers: pick(random, &[1, 1, 2, 4]),

@@ -41,7 +41,10 @@ enum Kind {
     Node,
     Array,
     /// Words that were written have the value `mix(id ^ word)`, or are zero if never touched.
-    Data { words: usize, touched: bool },
+    Data {
+        words: usize,
+        touched: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -194,14 +197,23 @@ impl<'a> Graph<'a> {
         let root = self.random.below(self.roots.len());
         if !self.object(index).references.is_empty() && !self.random.one_in(3) {
             let nth = self.random.below(self.object(index).references.len());
-            self.set_reference((address, index), nth, self.mutator.root(FIRST_ROOT + root).zip(self.roots[root]));
+            self.set_reference(
+                (address, index),
+                nth,
+                self.mutator.root(FIRST_ROOT + root).zip(self.roots[root]),
+            );
         }
         self.roots[root] = Some(index);
         self.mutator.set_root(FIRST_ROOT + root, Some(address));
         Ok(())
     }
 
-    fn set_reference(&mut self, (address, index): (ToAddress, usize), nth: usize, value: Option<(ToAddress, usize)>) {
+    fn set_reference(
+        &mut self,
+        (address, index): (ToAddress, usize),
+        nth: usize,
+        value: Option<(ToAddress, usize)>,
+    ) {
         self.mutator.store(address, 1 + nth, value.map(|(address, _)| address));
         self.objects[index].as_mut().expect("reachable").references[nth] = value.map(|(_, index)| index);
     }
@@ -242,7 +254,12 @@ impl<'a> Graph<'a> {
             Kind::Data { words, touched } => {
                 for word in 1..=words {
                     let expected = if touched { mix(object.id ^ word as u64) } else { 0 };
-                    assert_eq!(self.mutator.get(address, word), expected, "word {word} of {words} of {}", object.id);
+                    assert_eq!(
+                        self.mutator.get(address, word),
+                        expected,
+                        "word {word} of {words} of {}",
+                        object.id
+                    );
                 }
             }
             Kind::Array => {}

@@ -106,7 +106,12 @@ impl Registry {
     }
 
     /// Waits until the world runs; whoever is the last to do so ends the pause.
-    fn run_again<'a>(&self, mut state: MutexGuard<'a, State>, member: &Arc<Member>, heap: &Heap) -> MutexGuard<'a, State> {
+    fn run_again<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        member: &Arc<Member>,
+        heap: &Heap,
+    ) -> MutexGuard<'a, State> {
         if state.stopping {
             state.waiting += 1;
             while state.stopping {
@@ -148,7 +153,9 @@ unsafe impl Embedder for Seam {
         let registry = &*self.0;
         let mut state = registry.lock();
         // SAFETY: only the lifetime is changed; this function returns when nothing is pending.
-        let pointer = ActionPointer(unsafe { std::mem::transmute::<&(dyn Fn(&MutatorContext) + Sync), *const Action>(action) });
+        let pointer = ActionPointer(unsafe {
+            std::mem::transmute::<&(dyn Fn(&MutatorContext) + Sync), *const Action>(action)
+        });
         for entry in &mut state.entries {
             if entry.status == Status::Running {
                 entry.pending = Some(pointer);
