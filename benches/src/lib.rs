@@ -1,1 +1,28 @@
-//! strikeslip-bench
+//! Benchmarks of the collector, as a library that the binary `strikeslip-bench` uses.
+//!
+//! - [`pauses`]: the one pause of a cycle, with different amounts of live data and of roots.
+//! - [`brownout`]: the speed of mutators in the first milliseconds after the flip.
+//! - [`evacuate`]: a full evacuation, beside the floor that the kernel and the memory set
+//!   ([`floor`]), and how little of a dense heap is copied.
+//!
+//! All of them check the data they work on: a figure is printed only after every object was found
+//! as it was left. Memory is warmed first ([`warm`]), and beside each figure stands what else
+//! delayed threads meanwhile ([`noise`]). The Criterion benchmarks in `benches/benches` measure
+//! what a mutator does all the time.
+
+pub mod brownout;
+pub mod cli;
+pub mod error;
+pub mod evacuate;
+pub mod floor;
+pub mod fragmented;
+pub mod json;
+pub mod live;
+pub mod noise;
+pub mod numbers;
+pub mod pauses;
+pub mod random;
+pub mod recorder;
+pub mod table;
+pub mod timeline;
+pub mod warm;

@@ -1,0 +1,126 @@
+//! The command line of `strikeslip-bench`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use strikeslip::{Delivery, Heap, HeapOptions, Mode};
+
+use crate::error::Error;
+use crate::json::Output;
+use crate::recorder::Recorder;
+use crate::{brownout, evacuate, pauses};
+
+#[derive(Debug, Parser)]
+#[command(name = "strikeslip-bench", version, about = "Benchmarks of the Strikeslip collector")]
+struct Cli {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Length of the pause, with different amounts of live data and of roots
+    Pauses(pauses::Options),
+    /// Speed of a mutator in the first milliseconds after the flip
+    Brownout(brownout::Options),
+    /// A full evacuation beside the floor that the kernel sets, and what is copied of a dense heap
+    Evacuate(evacuate::Options),
+}
+
+/// Options of all benchmarks.
+#[derive(Clone, Debug, Args, Serialize)]
+pub struct Common {
+    /// Write the figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub json: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print no progress
+    #[arg(long)]
+    #[serde(skip)]
+    pub quiet: bool,
+}
+
+impl Common {
+    /// Tells on standard error how far the benchmark is.
+    pub fn progress(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    /// Opens the file for the report, if there is to be one.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn output(&self) -> Result<Option<Output>, Error> {
+        self.json.as_deref().map(Output::open).transpose()
+    }
+}
+
+/// What kind of heap to measure.
+#[derive(Copy, Clone, Debug)]
+pub struct HeapKind {
+    /// The heap's limit.
+    pub limit_bytes: u64,
+    /// The mode; another one is not measured in its place.
+    pub mode: Mode,
+    /// The delivery.
+    pub delivery: Option<Delivery>,
+    /// Serving threads; 0: as many as processors.
+    pub workers: usize,
+}
+
+/// Creates a heap that collects only when asked, and its recorder.
+///
+/// # Errors
+/// The mode is not available, or there is no memory.
+pub fn heap(kind: HeapKind) -> Result<(Heap, Arc<Recorder>), Error> {
+    let options = HeapOptions {
+        limit_bytes: usize::try_from(kind.limit_bytes).unwrap_or(usize::MAX),
+        mode: kind.mode,
+        fall_back: false,
+        delivery: kind.delivery,
+        workers: kind.workers,
+        automatic: false,
+        ..HeapOptions::default()
+    };
+    let heap = Heap::new(options)?;
+    if kind.mode.is_concurrent() && kind.delivery.is_some_and(|asked| heap.delivery() != Some(asked)) {
+        return Err(Error::Mode(heap.choice().to_owned()));
+    }
+    let recorder = Recorder::attach(&heap);
+    Ok((heap, recorder))
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().benchmark {
+        Benchmark::Pauses(options) => pauses::run(&options),
+        Benchmark::Brownout(options) => brownout::run(&options),
+        Benchmark::Evacuate(options) => evacuate::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("strikeslip-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
