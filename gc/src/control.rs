@@ -41,6 +41,8 @@ pub struct Control {
     begun: AtomicU64,
     trigger_regions: AtomicUsize,
     occupancy_requested: AtomicBool,
+    /// A mutator waits for memory: marking goes on at full weight.
+    urgent: AtomicBool,
     /// When the verifier last asked for a stop.
     verification: Mutex<Option<Instant>>,
 }
@@ -67,8 +69,15 @@ impl Control {
             begun: AtomicU64::new(0),
             trigger_regions: AtomicUsize::new((limit / 2).max(1)),
             occupancy_requested: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
             verification: Mutex::new(None),
         }
+    }
+
+    /// Whether a mutator waits for memory.
+    #[inline]
+    pub fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed)
     }
 
     /// Whether this stop was for the verifier only, which is not counted as a pause.
@@ -135,16 +144,16 @@ impl Control {
     /// [`AllocError::HeapLimit`] when a whole cycle that began after the need arose, with memory
     /// known to be short, has not freed enough.
     pub fn wait_for_memory(&self, space: &Space, need: MemoryNeed) -> Result<(), AllocError> {
-        // One region more than the object needs: for whoever else allocates meanwhile.
         let regions = need.bytes.div_ceil(REGION_BYTES);
         let mut state = self.lock();
         loop {
-            if space.available() >= regions && (regions == 1 || state.completed > need.cycles_begun) {
+            if space.has_run(regions) {
                 return Ok(());
             }
             if state.completed_under_pressure > need.cycles_begun {
                 return Err(AllocError::HeapLimit { bytes: need.bytes, limit: space.limit() * REGION_BYTES });
             }
+            self.urgent.store(true, Ordering::Relaxed);
             self.raise(&mut state, Trigger::Exhausted, Pressure::High);
             // Memory comes back region by region, without the lock: look again soon.
             let (next, _) = self
@@ -184,6 +193,7 @@ impl Control {
             state.completed_under_pressure = state.begun;
         }
         self.occupancy_requested.store(false, Ordering::Relaxed);
+        self.urgent.store(false, Ordering::Relaxed);
         self.progress.notify_all();
     }
 

@@ -48,7 +48,7 @@ pub fn run(core: &Core, pools: &Pools, trigger: Trigger, pressure: Pressure) {
         ..CycleSummary::default()
     };
     let allocated = core.stats.counters.allocated_bytes.load(Ordering::Relaxed);
-    core.space.set_resident_target(core.space.resident().max(core.space.used()) + 2);
+    core.space.set_resident_target(core.space.used() + 2);
     if core.options.mode == Mode::StopTheWorld {
         stop_the_world(core, pools, pressure, &mut summary);
     } else {

@@ -22,12 +22,7 @@ use crate::roots::RootSpace;
 use crate::serve::Serving;
 use crate::space::Space;
 use crate::stats::{Memory, Snapshot, Statistics};
-use crate::sys::sched;
 use crate::sys::uffd::FaultReader;
-
-/// The nice value of marking threads: on few processors, the latency of a concurrent collector is
-/// mostly competition for a core.
-const MARK_WEIGHT: i32 = 10;
 
 /// A heap. Cloning gives another handle of the same heap; it ends with the last one.
 #[derive(Clone)]
@@ -251,16 +246,7 @@ impl Pools {
                 .thread_name(move |nth| format!("strikeslip-{name}-{nth}"))
         };
         let failed = |error: rayon::ThreadPoolBuildError| HeapError::Thread(std::io::Error::other(error));
-        let low = options.low_weight_marking;
-        let mark = builder("mark", options.mark_workers)
-            .start_handler(move |_| {
-                if low {
-                    // Refused where it could not be raised again; marking then competes as any thread.
-                    let _ = sched::set_weight(MARK_WEIGHT);
-                }
-            })
-            .build()
-            .map_err(failed)?;
+        let mark = builder("mark", options.mark_workers).build().map_err(failed)?;
         let serve = builder("serve", options.workers).build().map_err(failed)?;
         Ok(Self { mark, serve: Arc::new(serve), faults: Arc::new(FaultQueue::default()) })
     }

@@ -28,9 +28,15 @@ use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
 use crate::layout::{Header, Tail};
 use crate::region::Class;
 use crate::roots::root_reference;
+use crate::sys::sched;
 
 /// Elements of a reference array that are scanned as one task.
 const ARRAY_PIECE: u32 = 1024;
+/// Tasks between two looks at whether somebody waits for memory.
+const TASKS_BETWEEN_LOOKS: u32 = 1024;
+/// The nice value of marking threads: on few processors, the latency of a concurrent collector is mostly
+/// competition for a core. They give it up when a mutator waits for memory.
+const LOW_WEIGHT: i32 = 5;
 /// Objects whose headers are being prefetched.
 const PREFETCH: usize = 8;
 
@@ -92,17 +98,19 @@ impl<'a> Marking<'a> {
                 let (stealers, active) = (&stealers, &active);
                 scope.spawn(move |_| {
                     let tally = &mut *tally.lock().unwrap_or_else(PoisonError::into_inner);
-                    Marker {
-                        marking: self,
-                        deque,
-                        stealers,
-                        tally,
-                        pending: VecDeque::with_capacity(PREFETCH + 1),
-                    }
-                    .run(active);
+                    let pending = VecDeque::with_capacity(PREFETCH + 1);
+                    let low_weight = self.takes_low_weight() && sched::set_weight(LOW_WEIGHT);
+                    let mut marker = Marker { marking: self, deque, stealers, tally, pending, low_weight };
+                    marker.run(active);
+                    marker.take_full_weight();
                 });
             }
         });
+    }
+
+    fn takes_low_weight(&self) -> bool {
+        let options = &self.core.options;
+        options.low_weight_marking && options.mode.is_concurrent() && !self.core.control.is_urgent()
     }
 
     /// Whether mutators handed over objects to be marked.
@@ -138,17 +146,31 @@ struct Marker<'a> {
     tally: &'a mut Tally,
     /// Tasks whose headers are on their way into the cache.
     pending: VecDeque<Task>,
+    /// This thread has given up weight.
+    low_weight: bool,
 }
 
 impl Marker<'_> {
     fn run(&mut self, active: &AtomicUsize) {
+        let mut tasks = 0_u32;
         loop {
             while let Some(task) = self.next() {
                 self.perform(task);
+                tasks = tasks.wrapping_add(1);
+                if tasks.is_multiple_of(TASKS_BETWEEN_LOOKS) && self.marking.core.control.is_urgent() {
+                    self.take_full_weight();
+                }
             }
             if !self.wait_for_work(active) {
                 return;
             }
+        }
+    }
+
+    fn take_full_weight(&mut self) {
+        if std::mem::take(&mut self.low_weight) {
+            // It was possible to give it up, so it is possible to take it back.
+            let _ = sched::set_weight(0);
         }
     }
 

@@ -241,9 +241,22 @@ impl Space {
             [Role::Young, Role::YoungMarking, Role::Old]
         };
         let region = self.find(&free, usage, &order, Contents::MayBeDirty)?;
+        self.make_room_for(&mut free, region);
         free.take(region);
         self.begin_use(region, usage, class);
         Some(region)
+    }
+
+    /// Before a region without memory is handed out: gives back the memory of a free one elsewhere, if the
+    /// heap has as much as its limit already.
+    fn make_room_for(&self, free: &mut FreeRegions, region: RegionIndex) {
+        if self.regions.record(region).resident.load(Ordering::Relaxed) || self.resident() < self.limit {
+            return;
+        }
+        if let Some(other) = self.windows().find_map(|window| free.first(window, true).1) {
+            self.discard(other);
+            free.discarded(other);
+        }
     }
 
     /// Finds a free region, by preference: not registered, resident or not as wanted, in the order of
@@ -310,6 +323,9 @@ impl Space {
         }
         let class = self.current_class();
         let head = self.find_run(&free, regions)?;
+        for region in (head.0..head.0 + regions as u32).map(RegionIndex) {
+            self.make_room_for(&mut free, region);
+        }
         for (nth, region) in (head.0..head.0 + regions as u32).map(RegionIndex).enumerate() {
             free.take(region);
             let usage = if nth == 0 { Use::LargeHead } else { Use::LargeTail };
@@ -321,6 +337,12 @@ impl Space {
         }
         self.regions.record(head).large_regions.store(regions as u32, Ordering::Relaxed);
         Some(head)
+    }
+
+    /// Whether `regions` regions that lie side by side can be handed out.
+    #[must_use]
+    pub fn has_run(&self, regions: usize) -> bool {
+        self.available() >= regions && (regions == 1 || self.find_run(&self.lock(), regions).is_some())
     }
 
     /// Runs are searched from the windows' ends, small regions from their beginnings, so that they
