@@ -146,8 +146,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
 fn measure(options: &Options, kind: Kind, delivery: Delivery) -> Result<Row, Error> {
     let limit_bytes = options.live + options.live / 2 + 24 * options.survivors + (128 << 20);
     warm(limit_bytes);
-    let (mode, workers) = (options.mode, options.workers);
-    let (heap, recorder) = heap(HeapKind { limit_bytes, mode, delivery: Some(delivery), workers })?;
+    let (mode, workers, huge_pages) = (options.mode, options.workers, !options.common.small_pages);
+    let kind_of_heap = HeapKind { limit_bytes, mode, delivery: Some(delivery), workers, huge_pages };
+    let (heap, recorder) = heap(kind_of_heap)?;
     let (to_mutator, commands) = sync_channel(0);
     let (answers, from_mutator) = sync_channel(0);
     let stop = AtomicBool::new(false);

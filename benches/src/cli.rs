@@ -40,6 +40,9 @@ pub struct Common {
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Ask for pages of 4 KiB only
+    #[arg(long)]
+    pub small_pages: bool,
     /// Print no progress
     #[arg(long)]
     #[serde(skip)]
@@ -74,6 +77,8 @@ pub struct HeapKind {
     pub delivery: Option<Delivery>,
     /// Serving threads; 0: as many as processors.
     pub workers: usize,
+    /// Whether to ask for huge pages.
+    pub huge_pages: bool,
 }
 
 /// Creates a heap that collects only when asked, and its recorder.
@@ -87,6 +92,7 @@ pub fn heap(kind: HeapKind) -> Result<(Heap, Arc<Recorder>), Error> {
         fall_back: false,
         delivery: kind.delivery,
         workers: kind.workers,
+        huge_pages: kind.huge_pages,
         automatic: false,
         ..HeapOptions::default()
     };

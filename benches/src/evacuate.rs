@@ -187,7 +187,7 @@ impl Row {
         warm(pattern.bytes);
         let monitor = Monitor::start();
         let busy = self.mutator == MutatorKind::Running;
-        let floor = floor::measure(&runs, self.workers, busy, true)?;
+        let floor = floor::measure(&runs, self.workers, busy, !options.common.small_pages)?;
         self.floor_ns.push(u64::try_from(floor.as_nanos()).unwrap_or(u64::MAX));
         self.noise = self.noise.and(noise).and(monitor.finish());
         Ok(())
@@ -231,8 +231,8 @@ fn heap_for(
     pattern: Pattern,
     workers: usize,
 ) -> Result<(Heap, std::sync::Arc<Recorder>), Error> {
-    let (mode, delivery) = (options.mode, Some(options.delivery));
-    heap(HeapKind { limit_bytes: 2 * pattern.bytes + (128 << 20), mode, delivery, workers })
+    let (mode, delivery, huge_pages) = (options.mode, Some(options.delivery), !options.common.small_pages);
+    heap(HeapKind { limit_bytes: 2 * pattern.bytes + (128 << 20), mode, delivery, workers, huge_pages })
 }
 
 /// Runs one cycle.

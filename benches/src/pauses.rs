@@ -7,6 +7,7 @@
 //! [`Pressure::Normal`]: strikeslip::gc::plan::Pressure::Normal
 
 mod load;
+mod roots;
 mod row;
 
 use clap::Args;
@@ -35,6 +36,9 @@ pub struct Options {
     /// Numbers of persistent handles
     #[arg(long, value_delimiter = ',', default_value = "10,10000,1000000")]
     pub roots: Vec<usize>,
+    /// How many of them refer to survivors of the last cycles, spread over all pages of roots
+    #[arg(long, default_value_t = 16)]
+    pub young_roots: usize,
     /// Measure all combinations, instead of one row for each amount and one for each number
     #[arg(long)]
     pub all: bool,

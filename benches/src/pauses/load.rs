@@ -4,19 +4,35 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use strikeslip::{Array, Field, Local, Mutator, OutOfMemory, Persistent, Scope, Slot, Words, object};
+use strikeslip::{Array, Field, Local, Mutator, OutOfMemory, Scope, Slot, object};
 
-use super::row::leaf_of_root;
+use super::roots::Roots;
 use crate::error::{Error, expect_equal};
 use crate::live::{LiveSet, check_leaf};
 use crate::random::{Random, mix};
 
 object! {
     /// A survivor: refers to the one before it.
-    struct Survivor {
+    pub(super) struct Survivor {
         previous: Slot<Survivor>,
         number: Field<u64>,
         check: Field<u64>,
+    }
+}
+
+impl Survivor {
+    /// Gives it its number.
+    pub(super) fn number_it(&self, number: u64) {
+        self.number.set(number);
+        self.check.set(mix(number));
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number.get()
+    }
+
+    pub(super) fn check_word(&self) -> u64 {
+        self.check.get()
     }
 }
 
@@ -39,7 +55,7 @@ const MOST_BEHIND: u64 = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Load<'a> {
     pub live: &'a LiveSet,
-    pub roots: &'a [Persistent<Words>],
+    pub roots: &'a Roots,
     pub stop: &'a AtomicBool,
     /// Bytes allocated by all mutators.
     pub allocated: &'a AtomicU64,
@@ -59,7 +75,7 @@ pub(super) fn mutate(m: &mut Mutator, load: &Load<'_>) -> Result<(), Error> {
             let due = (begin.elapsed().as_nanos() * u128::from(load.rate) / 1_000_000_000) as u64;
             ahead = ahead.max(due.saturating_sub(MOST_BEHIND));
             if ahead < due {
-                chains.piece(m)?;
+                chains.piece(m, load.roots)?;
                 ahead += PIECE_BYTES;
                 load.allocated.fetch_add(PIECE_BYTES, Ordering::Relaxed);
             }
@@ -73,10 +89,7 @@ fn read(m: &mut Mutator, load: &Load<'_>, random: &mut Random) -> Result<(), Err
     for _ in 0..READS {
         let index = random.below(load.live.len());
         check_leaf(load.live.leaf(m, index), index)?;
-        let nth = random.below(load.roots.len().max(1));
-        if let Some(root) = load.roots.get(nth) {
-            check_leaf(root.get(m), leaf_of_root(nth, load.live.len()))?;
-        }
+        load.roots.read(m, random.next() as usize, load.live.len())?;
         m.safepoint();
     }
     Ok(())
@@ -98,12 +111,12 @@ impl<'s> Chains<'s> {
     fn new(m: &mut Mutator, s: &Scope<'s>) -> Result<Self, OutOfMemory> {
         let registry = m.alloc_array::<Survivor>(s, CHAINS)?;
         let heads: Vec<_> = (0..CHAINS).map(|_| m.alloc::<Survivor>(s)).collect::<Result<_, _>>()?;
-        heads.iter().for_each(|head| head.get(m).check.set(mix(0)));
+        heads.iter().for_each(|head| head.get(m).number_it(0));
         Ok(Self { heads, first: vec![0; CHAINS], registry, youngest: 0, pieces: 0, next_number: 1 })
     }
 
     /// Allocates a piece, and makes the youngest chain longer by its survivors.
-    fn piece(&mut self, m: &mut Mutator) -> Result<(), Error> {
+    fn piece(&mut self, m: &mut Mutator, roots: &Roots) -> Result<(), Error> {
         if self.pieces == PIECES {
             self.begin_chain(m)?;
         }
@@ -118,7 +131,11 @@ impl<'s> Chains<'s> {
                 self.survivor(m, true)?;
             }
         }
-        self.registry.get(m).set(m, self.youngest, Some(self.heads[self.youngest].get(m)));
+        let head = self.heads[self.youngest].get(m);
+        self.registry.get(m).set(m, self.youngest, Some(head));
+        if let Some(root) = roots.young(self.next_number as usize / (PIECE_OBJECTS / GARBAGE_PER_SURVIVOR)) {
+            root.set(m, head);
+        }
         Ok(())
     }
 
@@ -136,8 +153,7 @@ impl<'s> Chains<'s> {
         let head = self.heads[self.youngest];
         m.scope(|m, s| {
             let new = m.alloc::<Survivor>(s)?.get(m);
-            new.number.set(self.next_number);
-            new.check.set(mix(self.next_number));
+            new.number_it(self.next_number);
             if linked {
                 new.previous.store(m, Some(head.get(m)));
             }

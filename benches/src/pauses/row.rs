@@ -8,16 +8,16 @@ use std::time::Duration;
 use serde::Serialize;
 use strikeslip::gc::events::CycleSummary;
 use strikeslip::gc::plan::Pressure;
-use strikeslip::{Heap, Mode, Mutator, Persistent, Words};
+use strikeslip::{Heap, Mode};
 
 use super::Options;
 use super::load::{Load, mutate};
+use super::roots::Roots;
 use crate::cli::{HeapKind, heap};
 use crate::error::Error;
-use crate::live::{LiveSet, Shape, check_leaf};
+use crate::live::{LiveSet, Shape};
 use crate::noise::{Monitor, Noise};
 use crate::numbers::{Summary, median, size};
-use crate::random::mix;
 use crate::recorder::{Cycle, Recorder};
 use crate::warm::warm;
 
@@ -140,12 +140,12 @@ impl Row {
         let Case { mode, live, roots } = self.case;
         let limit_bytes = live + live / 4 + 8 * options.young + (256 << 20);
         warm(limit_bytes);
-        let delivery = Some(options.delivery);
-        let (heap, recorder) = heap(HeapKind { limit_bytes, mode, delivery, workers: 0 })?;
+        let (delivery, huge_pages) = (Some(options.delivery), !options.common.small_pages);
+        let (heap, recorder) = heap(HeapKind { limit_bytes, mode, delivery, workers: 0, huge_pages })?;
         let words = options.object as usize / 8 - 1;
         let shape = Shape { bytes: live, words, links: 0, first: 0 };
         let set = heap.attach(|m| LiveSet::build(m, shape, |_| Ok(())))??;
-        let handles = heap.attach(|m| make_roots(m, &set, roots))?;
+        let handles = heap.attach(|m| Roots::new(m, &set, roots, options.young_roots))??;
         let (stop, allocated) = (AtomicBool::new(false), AtomicU64::new(0));
         let load = |nth| Load {
             live: &set,
@@ -172,7 +172,7 @@ impl Row {
         })?;
         heap.attach(|m| {
             set.check(m, 0)?;
-            check_roots(m, &handles, set.len())
+            handles.check(m, set.len())
         })?
     }
 
@@ -221,25 +221,4 @@ impl Driver<'_> {
         }
         self.heap.collector().collect_with(Pressure::Normal);
     }
-}
-
-/// The leaf that root `nth` of a set of `len` leaves refers to.
-pub(super) const fn leaf_of_root(nth: usize, len: usize) -> usize {
-    (mix(nth as u64) % len as u64) as usize
-}
-
-fn make_roots(m: &mut Mutator, set: &LiveSet, roots: usize) -> Vec<Persistent<Words>> {
-    let root = |nth| {
-        m.safepoint();
-        m.persistent(set.leaf(m, leaf_of_root(nth, set.len())))
-    };
-    (0..roots).map(root).collect()
-}
-
-fn check_roots(m: &mut Mutator, roots: &[Persistent<Words>], leaves: usize) -> Result<(), Error> {
-    for (nth, root) in roots.iter().enumerate() {
-        check_leaf(root.get(m), leaf_of_root(nth, leaves))?;
-        m.safepoint();
-    }
-    Ok(())
 }
