@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{ChunkIndex, FromAddress, PageIndex, RegionIndex, WordIndex};
-use crate::forward::{forward_word, patch};
+use crate::forward::{Patcher, forward_word};
 use crate::geometry::{PAGE_BYTES, REGION_CHUNKS, WORD_BYTES, WORD_SHIFT};
 use crate::layout::{Header, Tail};
 use crate::region::{Use, Verdict};
@@ -44,9 +44,10 @@ pub unsafe fn build_pages(space: &Space, first: PageIndex, pages: usize, buffer:
     let end = begin.offset((pages * (PAGE_BYTES / WORD_BYTES)) as u32);
     let wanted = begin..end.min(filled_end);
     let group = ChunkIndex(space.page_source[first.index()].load(Ordering::Relaxed));
-    let mut builder = Builder { space, wanted: wanted.clone(), buffer };
+    let mut builder = Builder { space, wanted: wanted.clone(), buffer, patcher: Patcher::new(space) };
     // SAFETY: the caller's contract, passed on: `wanted` lies in the buffer.
     let sources = unsafe { builder.run(group) };
+    let _ = builder.patcher.finish();
     let filled = (wanted.end.0 - begin.0) as usize * WORD_BYTES;
     // SAFETY: the caller's contract: the buffer holds all pages.
     unsafe { std::ptr::write_bytes(buffer.add(filled), 0, pages * PAGE_BYTES - filled) };
@@ -59,6 +60,7 @@ struct Builder<'a> {
     wanted: Range<WordIndex>,
     /// Where `wanted.start` is built.
     buffer: *mut u8,
+    patcher: Patcher<'a>,
 }
 
 impl Builder<'_> {
@@ -153,33 +155,45 @@ impl Builder<'_> {
             copy_words(object.as_ptr::<u64>().add(skip as usize), built, (take - skip) as usize);
             built
         };
-        if layout.has_references() {
-            let part = skip as usize..take as usize;
-            let space = self.space;
-            layout.for_each_reference(header.length(), part, |word| {
-                // SAFETY: the slot is among the words just copied to the buffer.
-                let slot = unsafe { AtomicU64::from_ptr(built.add(word - skip as usize)) };
-                patch(space, slot);
-            });
-        }
+        let patcher = &mut self.patcher;
+        layout.for_each_reference(header.length(), skip as usize..take as usize, |word| {
+            // SAFETY: the slot is among the words just copied to the buffer, which outlives the patcher.
+            patcher.visit(unsafe { AtomicU64::from_ptr(built.add(word - skip as usize)) });
+        });
         words
     }
 }
 
-/// Copies words; small objects by a plain loop, which beats a call for the few words that most have.
+/// Copies words. Small objects, the most, by two blocks that may overlap: no loop, no call.
 ///
 /// # Safety
 /// As `std::ptr::copy_nonoverlapping`.
 #[inline]
 unsafe fn copy_words(from: *const u64, to: *mut u64, words: usize) {
-    if words > 16 {
-        // SAFETY: the caller's contract.
-        unsafe { std::ptr::copy_nonoverlapping(from, to, words) };
-        return;
+    // SAFETY: the caller's contract; a block is copied only where there are as many words.
+    unsafe {
+        match words {
+            0 => {}
+            1 => to.write(from.read()),
+            2..=4 => copy_ends::<2>(from, to, words),
+            5..=8 => copy_ends::<4>(from, to, words),
+            9..=16 => copy_ends::<8>(from, to, words),
+            _ => std::ptr::copy_nonoverlapping(from, to, words),
+        }
     }
-    for word in 0..words {
-        // SAFETY: the caller's contract.
-        unsafe { to.add(word).write(from.add(word).read()) };
+}
+
+/// Copies the first `N` words and the last `N` words.
+///
+/// # Safety
+/// As `std::ptr::copy_nonoverlapping`; `words` is at least `N` and at most `2 * N`.
+#[inline]
+unsafe fn copy_ends<const N: usize>(from: *const u64, to: *mut u64, words: usize) {
+    // SAFETY: the caller's contract: both blocks lie in the words.
+    unsafe {
+        let (first, last) = (from.cast::<[u64; N]>().read(), from.add(words - N).cast::<[u64; N]>().read());
+        to.cast::<[u64; N]>().write(first);
+        to.add(words - N).cast::<[u64; N]>().write(last);
     }
 }
 
@@ -194,7 +208,11 @@ fn slot_cell(space: &Space, slot: WordIndex) -> &AtomicU64 {
 /// `in_use` tells which root pages are in use. Returns how many slots changed.
 pub fn rewrite_region(space: &Space, region: RegionIndex, slots: &[WordIndex]) -> u64 {
     match space.regions.verdict(region) {
-        Verdict::Patch => slots.iter().filter(|&&slot| patch(space, slot_cell(space, slot))).count() as u64,
+        Verdict::Patch => {
+            let mut patcher = Patcher::new(space);
+            slots.iter().for_each(|&slot| patcher.visit(slot_cell(space, slot)));
+            patcher.finish()
+        }
         Verdict::Scan => scan_region(space, region),
         Verdict::Stay | Verdict::Evacuate | Verdict::Free => 0,
     }
@@ -203,42 +221,40 @@ pub fn rewrite_region(space: &Space, region: RegionIndex, slots: &[WordIndex]) -
 /// Rewrites the root slots of `pages` pages.
 pub fn rewrite_root_pages(space: &Space, first: PageIndex, pages: usize) -> u64 {
     let begin = first.first_word();
-    let slots = (pages * ROOT_SLOTS) as u32;
-    (0..slots).filter(|&slot| patch(space, slot_cell(space, begin.offset(slot)))).count() as u64
+    let mut patcher = Patcher::new(space);
+    for slot in 0..(pages * ROOT_SLOTS) as u32 {
+        patcher.visit(slot_cell(space, begin.offset(slot)));
+    }
+    patcher.finish()
 }
 
 /// Rewrites all references of a region by walking its objects.
 fn scan_region(space: &Space, region: RegionIndex) -> u64 {
-    let mut changed = 0;
+    let mut patcher = Patcher::new(space);
     match space.regions.usage(region) {
-        Use::LargeHead | Use::LargeTail => changed = scan_large(space, region),
+        Use::LargeHead | Use::LargeTail => scan_large(space, region, &mut patcher),
         _ => for_each_object(space, region, |word, header| {
-            if header.layout().has_references() {
-                let object_words = header.object_bytes() / WORD_BYTES;
-                header.layout().for_each_reference(header.length(), 0..object_words, |slot| {
-                    changed += u64::from(patch(space, slot_cell(space, word.offset(slot as u32))));
-                });
-            }
+            header.layout().for_each_reference(header.length(), 0..usize::MAX, |slot| {
+                patcher.visit(slot_cell(space, word.offset(slot as u32)));
+            });
         }),
     }
-    changed
+    patcher.finish()
 }
 
 /// Rewrites the part of a large object that lies in `region`.
-fn scan_large(space: &Space, region: RegionIndex) -> u64 {
+fn scan_large<'a>(space: &'a Space, region: RegionIndex, patcher: &mut Patcher<'a>) {
     let head = RegionIndex(space.regions.record(region).head.load(Ordering::Relaxed));
     let header = Header::from_bits(space.regions.record(head).large_header.load(Ordering::Relaxed));
     let layout = header.layout();
     if layout.references() == 0 && layout.tail() != Tail::References {
-        return 0;
+        return;
     }
     let first = (region.first_word().0 - head.first_word().0) as usize;
     let part = first..first + crate::geometry::REGION_WORDS;
-    let mut changed = 0;
     layout.for_each_reference(header.length(), part, |word| {
-        changed += u64::from(patch(space, slot_cell(space, head.first_word().offset(word as u32))));
+        patcher.visit(slot_cell(space, head.first_word().offset(word as u32)));
     });
-    changed
 }
 
 /// Calls `visit` for each object of a region of small objects: the marked ones, or, in a region that

@@ -54,3 +54,52 @@ pub fn patch(space: &Space, slot: &AtomicU64) -> bool {
     slot.store(new.get() as u64, Ordering::Relaxed);
     true
 }
+
+/// Slots whose new values are on their way into the cache.
+const AHEAD: usize = 16;
+
+/// Rewrites slots, some of them late: forwarding reads two tables at places that are as scattered as
+/// the references, so each slot's entries are prefetched while those before it are rewritten.
+#[derive(Debug)]
+pub struct Patcher<'a> {
+    space: &'a Space,
+    /// A ring of slots to be rewritten.
+    ring: [Option<&'a AtomicU64>; AHEAD],
+    next: usize,
+    changed: u64,
+}
+
+impl<'a> Patcher<'a> {
+    /// Nothing to be rewritten yet.
+    #[must_use]
+    pub const fn new(space: &'a Space) -> Self {
+        Self { space, ring: [None; AHEAD], next: 0, changed: 0 }
+    }
+
+    /// Rewrites the slot, now or later, if it holds a reference into an evacuated region.
+    #[inline]
+    pub fn visit(&mut self, slot: &'a AtomicU64) {
+        let value = slot.load(Ordering::Relaxed);
+        if value == 0 || value & 1 != 0 {
+            return;
+        }
+        let word = self.space.range.word_at(value as usize);
+        if self.space.regions.verdict(word.region()) != Verdict::Evacuate {
+            return;
+        }
+        self.space.live.prefetch(word.chunk());
+        crate::sys::prefetch(&self.space.chunk_destination[word.chunk().index()]);
+        if let Some(oldest) = self.ring[self.next].replace(slot) {
+            self.changed += u64::from(patch(self.space, oldest));
+        }
+        self.next = (self.next + 1) % AHEAD;
+    }
+
+    /// Rewrites what is left. Returns how many slots were rewritten in all.
+    pub fn finish(mut self) -> u64 {
+        for slot in self.ring.iter().flatten() {
+            self.changed += u64::from(patch(self.space, slot));
+        }
+        self.changed
+    }
+}

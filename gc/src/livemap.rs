@@ -151,6 +151,12 @@ impl LiveMap {
         ((bits | (bits << 1)) & ((1 << word.bit()) - 1)).count_ones()
     }
 
+    /// Has the chunk's bits brought into the cache.
+    #[inline]
+    pub fn prefetch(&self, chunk: ChunkIndex) {
+        crate::sys::prefetch(&self.bits[chunk.index()]);
+    }
+
     /// What [`Self::words_before`] leaves out in this chunk, so that it needs not look at the chunk
     /// before: forwarding adds it to the chunk's offset once, instead of at every lookup.
     #[must_use]

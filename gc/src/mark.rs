@@ -28,7 +28,7 @@ use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
 use crate::layout::{Header, Tail};
 use crate::region::Class;
 use crate::roots::root_reference;
-use crate::sys::sched;
+use crate::sys::{prefetch, sched};
 
 /// Elements of a reference array that are scanned as one task.
 const ARRAY_PIECE: u32 = 1024;
@@ -178,7 +178,7 @@ impl Marker<'_> {
     fn next(&mut self) -> Option<Task> {
         while self.pending.len() < PREFETCH {
             let Some(task) = self.deque.pop() else { break };
-            prefetch(self.marking.core.space.range.address(task.word));
+            prefetch(self.marking.core.space.range.address(task.word).as_ptr::<u64>());
             self.pending.push_back(task);
         }
         self.pending.pop_front().or_else(|| self.find())
@@ -334,15 +334,4 @@ impl Marker<'_> {
             }
         }
     }
-}
-
-#[inline]
-fn prefetch(address: ToAddress) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on the cache, whatever the address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.as_ptr());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }
