@@ -101,7 +101,8 @@ pub struct HeapOptions {
     pub fall_back: bool,
     /// The delivery to use. `None`: the one that was measured to be faster ([`Delivery::InPlace`]).
     pub delivery: Option<Delivery>,
-    /// Threads that build pages after the flip. 0: one for each processor.
+    /// Threads that build pages after the flip. 0: one less than there are processors, at least one: a
+    /// mutator that resumes should find a processor free.
     pub workers: usize,
     /// Threads that mark. 0: as many as processors, at most 4.
     pub mark_workers: usize,
@@ -173,7 +174,7 @@ impl HeapOptions {
         self.limit_bytes = self.limit_bytes.next_multiple_of(REGION_BYTES);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         if self.workers == 0 {
-            self.workers = processors;
+            self.workers = (processors - 1).max(1);
         }
         if self.mark_workers == 0 {
             self.mark_workers = processors.min(4);
