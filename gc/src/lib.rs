@@ -61,7 +61,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | memory | `space` (windows, free regions), `region` (records), `alloc` (buffers) |
+//! | memory | `space` (windows), `free_regions`, `region` (records), `alloc` (buffers) |
 //! | marking | `barrier`, `mark`, `livemap` |
 //! | deciding | `plan`, `forward` |
 //! | flip | `flip` |
