@@ -76,7 +76,7 @@ struct Shared {
     /// Mutator threads
     #[arg(long, global = true, default_value = "2")]
     mutators: NonZeroUsize,
-    /// Threads that build pages [default: one for each processor]
+    /// Threads that build pages [default: one less than there are processors, at least one]
     #[arg(long, global = true, default_value_t = 0, hide_default_value = true)]
     workers: usize,
     /// Length of the timed part

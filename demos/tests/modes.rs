@@ -24,13 +24,28 @@ fn in_all_modes(name: &str, program: &[&str]) -> String {
         let mut arguments = program.to_vec();
         arguments.extend(["--no-compare", "--verify", "cheap", "--mode", mode]);
         arguments.extend(delivery.iter().flat_map(|delivery| ["--delivery", delivery]));
-        let report = report(&scratch.path("report.json"), &arguments);
+        let report = report_with_faults(&scratch, &arguments, mode);
         check(&report, mode, delivery);
         checksums.push(report["workload"]["checksum"].as_str().expect("a string").to_owned());
     }
     checksums.dedup();
     assert_eq!(checksums.len(), 1, "the same results in every mode and delivery");
     checksums.remove(0)
+}
+
+/// Runs the program until a mutator took a fault, if it is to take any: on a busy machine the workers
+/// may have installed everything before a mutator runs again. The results do not depend on how long it
+/// runs.
+fn report_with_faults(scratch: &Scratch, arguments: &[&str], mode: &str) -> Value {
+    let mut last = report(&scratch.path("report.json"), arguments);
+    for _ in 0..5 {
+        let fell_back = last["mode"] != mode;
+        if fell_back || !mode.starts_with("concurrent") || last["mutator_faults"].as_u64() > Some(0) {
+            break;
+        }
+        last = report(&scratch.path("report.json"), arguments);
+    }
+    last
 }
 
 fn check(report: &Value, mode: &str, delivery: Option<&str>) {
@@ -54,9 +69,9 @@ fn check(report: &Value, mode: &str, delivery: Option<&str>) {
 fn the_index_is_right_and_the_same_in_every_mode() {
     let program = ["index", "--documents", "600", "--seconds", "2", "--seed", "11"];
     let checksum = in_all_modes("index", &program);
-    let other =
-        in_all_modes("index-seed", &["index", "--documents", "50", "--seconds", "0.2", "--seed", "12"]);
-    assert_ne!(checksum, other);
+    let scratch = Scratch::new("index-seed");
+    let other = ["index", "--documents", "600", "--seconds", "0.2", "--seed", "12", "--no-compare"];
+    assert_ne!(checksum, report(&scratch.path("report.json"), &other)["workload"]["checksum"]);
 }
 
 #[test]

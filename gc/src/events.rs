@@ -88,7 +88,7 @@ pub struct CycleSummary {
     pub regions_evacuated: u64,
     /// Regions taken from the mutators, whatever for.
     pub regions_taken: u64,
-    /// Recorded slots patched, in the pause or later.
+    /// Slots patched in the pause (all of them: the counter `patched_slots`).
     pub slots_patched: u64,
     /// Nanoseconds from the stop's request until all mutators stood still.
     pub safepoint_ns: u64,

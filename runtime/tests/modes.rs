@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Node, all_modes, check_list, list, options};
@@ -86,13 +87,40 @@ fn check_table(table: &Array<Node>, expected: &HashMap<usize, u64>) {
     }
 }
 
+/// Runs a program while another thread asks for collections: a mutator that itself waits for one takes no
+/// fault in it.
+fn under_collections(heap: &Heap, program: impl Fn(&Heap)) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if heap.mode().is_concurrent() {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    heap.collector().request_collection();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        let _end = SetOnDrop(&done);
+        program(heap);
+    });
+}
+
+/// Also when the program panics: the other thread ends, and the test fails instead of hanging.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs a program in every mode; in concurrent modes again, if by chance no mutator took a fault.
 fn run_all(more: &HeapOptions, program: impl Fn(&Heap)) {
     for (mode, delivery) in all_modes() {
         let Some(heap) = heap_in(mode, delivery, more.clone()) else { continue };
         let begin = Instant::now();
         loop {
-            program(&heap);
+            under_collections(&heap, &program);
             let counters = heap.snapshot().counters;
             assert!(mode == Mode::NoGc || counters.cycles > 0, "{mode} {delivery:?}: {counters:?}");
             if !mode.is_concurrent() || counters.mutator_faults > 0 {
