@@ -39,6 +39,10 @@ pub fn choose(options: &HeapOptions) -> Result<Choice, HeapError> {
         let line = format!("{} (as asked)", options.mode);
         return Ok(Choice { mode: options.mode, delivery: None, huge_pages, line });
     }
+    if let Err(reason) = &offered.take {
+        let reason = format!("regions cannot be taken: {reason}");
+        return fall_back(options, Mode::StopTheWorld, None, huge_pages, reason);
+    }
     let delivery = match pick_delivery(offered, options.delivery) {
         Ok(delivery) => delivery,
         Err(reason) => return fall_back(options, Mode::StopTheWorld, None, huge_pages, reason),
