@@ -17,6 +17,7 @@ use rayon::ThreadPool;
 use crate::address::ToAddress;
 use crate::core::Core;
 use crate::geometry::STRIDE_BYTES;
+use crate::reclaim::release_drained;
 use crate::region::Service;
 use crate::serve::serve_fault;
 use crate::sys::sigbus::{self, Registration};
@@ -46,10 +47,11 @@ pub enum Running {
 pub struct FaultQueue(SegQueue<ToAddress>);
 
 impl FaultQueue {
-    /// Serves all faults that wait.
+    /// Serves all faults that wait, and gives back what was drained by it.
     pub fn drain(&self, core: &Core) {
         while let Some(address) = self.0.pop() {
             serve_fault(core, address);
+            release_drained(core);
         }
     }
 }

@@ -316,11 +316,17 @@ pub fn release_sources(core: &Core, sources: Sources) {
 /// handler.
 pub fn serve_fault(core: &Core, address: ToAddress) {
     let start = Instant::now();
+    let page = core.space.range.word(address).page();
     let Some(_inside) = core.serving.enter() else {
-        // Service ended between the fault and now: the page is there, or not registered any more.
+        // Service ended between the fault and now: the page is there, or not registered any more. But
+        // `UFFDIO_UNREGISTER` wakes who waits *before* it ends the registration, and faults are taken
+        // under the lock of their mapping alone (since Linux 6.6): one that came in between has waited
+        // since, and nobody else will wake it.
+        if let Some(pages) = &core.serving.pages {
+            pages.wake(core.space.range.page_address(page), PAGE_BYTES);
+        }
         return;
     };
-    let page = core.space.range.word(address).page();
     let path = match core.space.regions.service(page.region()) {
         Service::Zero => zero_page(core, page),
         Service::Build | Service::Return => serve_page(core, page),
