@@ -126,7 +126,9 @@ pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparatio
     }
     reserve_staging(core);
     register_destinations(core, plan, &mut preparation)?;
-    absorb(core, &mut preparation.slots);
+    // What mutators recorded while the plan was made, so that little is left for the pause.
+    core.handshake(&|context| context.hand_over_records());
+    for_each_late_slot(core, |slot| preparation.slots.push(slot));
     Ok(preparation)
 }
 
@@ -206,10 +208,9 @@ fn register(core: &Core, window: WindowIndex) -> io::Result<()> {
     page_service(core).register(core.space.range.window_address(window), WINDOW_BYTES)
 }
 
-/// Takes in the slots that mutators recorded while the plan was made, so that few are left for the
-/// pause.
-fn absorb(core: &Core, in_pause: &mut Vec<WordIndex>) {
-    core.handshake(&|context| context.hand_over_records());
+/// Goes through the slots that mutators handed over since the plan. Regions that are to be taken are
+/// scanned when they are served; `in_place` is given the slots of the others.
+fn for_each_late_slot(core: &Core, mut in_place: impl FnMut(WordIndex)) {
     while let Some(buffer) = core.barrier.take(Recorded::Slots) {
         for &slot in buffer.entries() {
             if !slot_needs_rewriting(&core.space, slot) {
@@ -218,7 +219,7 @@ fn absorb(core: &Core, in_pause: &mut Vec<WordIndex>) {
             if is_to_be_taken(core, slot.region()) {
                 core.space.regions.set_verdict(slot.region(), Verdict::Scan);
             } else {
-                in_pause.push(slot);
+                in_place(slot);
             }
         }
         core.barrier.give_back(buffer);
@@ -240,7 +241,8 @@ pub fn pause_flip(
     let start = Instant::now();
     end_marking(core);
     take_overflowed(core, &mut preparation);
-    let mut patched = patch_late_slots(core) + patch_slots(core, &preparation.slots);
+    let mut patched = patch_slots(core, &preparation.slots);
+    for_each_late_slot(core, |slot| patched += patch_slots(core, &[slot]));
     for &region in &preparation.scanned_in_pause {
         patched += rewrite_region(&core.space, region, core.serving.slots_of(core, region));
     }
@@ -296,25 +298,6 @@ fn take_overflowed(core: &Core, preparation: &mut Preparation) {
             preparation.register.push(window);
         }
     }
-}
-
-/// Slots recorded since the preparation.
-fn patch_late_slots(core: &Core) -> u64 {
-    let mut patched = 0;
-    while let Some(buffer) = core.barrier.take(Recorded::Slots) {
-        for &slot in buffer.entries() {
-            if !slot_needs_rewriting(&core.space, slot) {
-                continue;
-            }
-            if is_to_be_taken(core, slot.region()) {
-                core.space.regions.set_verdict(slot.region(), Verdict::Scan);
-            } else {
-                patched += patch_slots(core, &[slot]);
-            }
-        }
-        core.barrier.give_back(buffer);
-    }
-    patched
 }
 
 /// Rewrites slots where they are: the world is stopped and nothing is taken yet.
