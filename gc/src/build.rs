@@ -12,9 +12,12 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::address::{ChunkIndex, FromAddress, PageIndex, RegionIndex, WordIndex};
+use crate::address::{ChunkIndex, PageIndex, RegionIndex, WordIndex};
 use crate::forward::{Patcher, forward_word};
-use crate::geometry::{PAGE_BYTES, REGION_CHUNKS, WORD_BYTES, WORD_SHIFT};
+#[cfg(target_arch = "x86_64")]
+use crate::gather::{Bits, Wide};
+use crate::gather::{Gather, OVERSHOOT_WORDS, Plain, Way};
+use crate::geometry::{CHUNK_WORDS, PAGE_BYTES, REGION_CHUNKS, WORD_BYTES, WORD_SHIFT};
 use crate::layout::{Header, Tail};
 use crate::region::{Use, Verdict};
 use crate::roots::ROOT_SLOTS;
@@ -44,9 +47,16 @@ pub unsafe fn build_pages(space: &Space, first: PageIndex, pages: usize, buffer:
     let end = begin.offset((pages * (PAGE_BYTES / WORD_BYTES)) as u32);
     let wanted = begin..end.min(filled_end);
     let group = ChunkIndex(space.page_source[first.index()].load(Ordering::Relaxed));
-    let mut builder = Builder { space, wanted: wanted.clone(), buffer, patcher: Patcher::new(space) };
+    let mut builder = Builder {
+        space,
+        wanted: wanted.clone(),
+        buffer: buffer.cast(),
+        next: wanted.start,
+        crossing: Crossing::default(),
+        patcher: Patcher::new(space),
+    };
     // SAFETY: the caller's contract, passed on: `wanted` lies in the buffer.
-    let sources = unsafe { builder.run(group) };
+    let sources = unsafe { run_best(&mut builder, group) };
     let _ = builder.patcher.finish();
     let filled = (wanted.end.0 - begin.0) as usize * WORD_BYTES;
     // SAFETY: the caller's contract: the buffer holds all pages.
@@ -54,26 +64,121 @@ pub unsafe fn build_pages(space: &Space, first: PageIndex, pages: usize, buffer:
     sources
 }
 
+/// Runs the builder with the instructions this processor has.
+///
+/// # Safety
+/// As [`build_pages`].
+unsafe fn run_best(builder: &mut Builder<'_>, group: ChunkIndex) -> Sources {
+    // SAFETY: the caller's contract, passed on; the processor was asked.
+    unsafe {
+        match Way::best() {
+            Way::Plain => builder.run::<Plain>(group),
+            #[cfg(target_arch = "x86_64")]
+            Way::Bits => run_bits(builder, group),
+            #[cfg(target_arch = "x86_64")]
+            Way::Wide => run_wide(builder, group),
+        }
+    }
+}
+
+/// # Safety
+/// As [`build_pages`], and the processor has these features.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "bmi1,bmi2,popcnt,lzcnt")]
+unsafe fn run_bits(builder: &mut Builder<'_>, group: ChunkIndex) -> Sources {
+    // SAFETY: the caller's contract.
+    unsafe { builder.run::<Bits>(group) }
+}
+
+/// # Safety
+/// As [`build_pages`], and the processor has these features.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "bmi1,bmi2,popcnt,lzcnt,avx512f")]
+unsafe fn run_wide(builder: &mut Builder<'_>, group: ChunkIndex) -> Sources {
+    // SAFETY: the caller's contract.
+    unsafe { builder.run::<Wide>(group) }
+}
+
+/// Where a chunk's words may go that are not all wanted, or too close to the buffer's end.
+type Scratch = [u64; CHUNK_WORDS + OVERSHOOT_WORDS];
+
+/// Builds chunk by chunk. What a chunk's words are is found out for all its objects at once, as
+/// bitmaps: which words are live, which of them are references. So there is no branch for each object,
+/// reference or size that a processor could guess wrongly.
+///
+/// Everything is inlined into the functions that enable a processor's instructions.
 struct Builder<'a> {
     space: &'a Space,
     /// Destination words to be built.
     wanted: Range<WordIndex>,
     /// Where `wanted.start` is built.
-    buffer: *mut u8,
+    buffer: *mut u64,
+    /// Destination of the next live word.
+    next: WordIndex,
+    crossing: Crossing,
     patcher: Patcher<'a>,
+}
+
+/// The references of the object that goes on in the next chunk.
+#[derive(Default)]
+struct Crossing {
+    /// Fixed words of it that are references, as bits of the next chunk.
+    fixed: u64,
+    /// References of its tail, or of the last tail there was.
+    tail: Range<u32>,
+}
+
+impl Crossing {
+    /// Reference words of a chunk that begins at `base`. Its objects begin at `starts`; `from` is the
+    /// chunk in from-space.
+    ///
+    /// # Safety
+    /// Each bit of `starts` is the header of an object in from-space.
+    #[inline(always)]
+    unsafe fn references(&mut self, base: u32, mut starts: u64, from: *const u64) -> u64 {
+        let mut references = std::mem::take(&mut self.fixed) | bits_of(&self.tail, base);
+        while starts != 0 {
+            let bit = starts.trailing_zeros();
+            starts &= starts - 1;
+            // SAFETY: the caller's contract: an object begins with its header.
+            let header = Header::from_bits(unsafe { from.add(bit as usize).read() });
+            let layout = header.layout();
+            // Fixed word 0 is the one after the header.
+            references |= (layout.references() << bit) << 1;
+            self.fixed |= layout.references() >> (63 - bit);
+            if layout.tail() == Tail::References {
+                let first = base + bit + 1 + layout.fixed_words();
+                self.tail = first..first + header.length();
+                references |= bits_of(&self.tail, base);
+            }
+        }
+        references
+    }
+}
+
+/// The words of `range` that lie in the chunk beginning at word `base`, as bits.
+#[inline(always)]
+fn bits_of(range: &Range<u32>, base: u32) -> u64 {
+    let begin = range.start.saturating_sub(base).min(u64::BITS);
+    let end = range.end.saturating_sub(base).min(u64::BITS);
+    if begin >= end {
+        return 0;
+    }
+    (u64::MAX >> (u64::BITS - (end - begin))) << begin
 }
 
 impl Builder<'_> {
     /// # Safety
-    /// As [`build_pages`].
-    unsafe fn run(&mut self, group: ChunkIndex) -> Sources {
+    /// As [`build_pages`], and the processor can do what `G` needs.
+    #[inline(always)]
+    unsafe fn run<G: Gather>(&mut self, group: ChunkIndex) -> Sources {
         let mut region = group.region();
         let mut sources = Sources { first: region, count: 1 };
         let mut chunk = group.0;
         loop {
             let end = region.first_chunk().0 + REGION_CHUNKS as u32;
             // SAFETY: passed on.
-            if unsafe { self.build_from(region, chunk..end) } {
+            if unsafe { self.build_from::<G>(region, chunk..end) } {
                 return sources;
             }
             let next = self.space.regions.record(region).next_evacuated.load(Ordering::Relaxed);
@@ -101,99 +206,110 @@ impl Builder<'_> {
         })
     }
 
-    /// Builds what comes from these chunks of one region. True when the end of `wanted` is reached.
+    /// Builds what comes from these chunks of one region; the first of them begins a group. True when
+    /// the end of `wanted` is reached.
     ///
     /// # Safety
-    /// As [`build_pages`].
-    unsafe fn build_from(&mut self, region: RegionIndex, chunks: Range<u32>) -> bool {
+    /// As [`build_pages`], and the processor can do what `G` needs.
+    #[inline(always)]
+    unsafe fn build_from<G: Gather>(&mut self, region: RegionIndex, chunks: Range<u32>) -> bool {
         let space = self.space;
-        let from = space.from_space(region.first_word());
-        let region_start = region.first_word();
-        for chunk in chunks.map(ChunkIndex) {
-            let mut starts = space.live.chunk(chunk).starts();
-            if starts == 0 {
-                continue;
-            }
-            let first = chunk.first_word().offset(starts.trailing_zeros());
-            let mut destination = forward_word(space, first);
-            while starts != 0 {
-                let word = chunk.first_word().offset(starts.trailing_zeros());
-                starts &= starts - 1;
-                if destination >= self.wanted.end || destination.region() != self.wanted.start.region() {
-                    return true;
+        let region_from = space.from_space(region.first_word()).as_ptr::<u64>().cast_const();
+        let mut is_first = true;
+        let mut chunk = ChunkIndex(chunks.start);
+        while chunk.0 < chunks.end {
+            let bits = space.live.chunk(chunk);
+            let (starts, mut live) = (bits.starts(), bits.live());
+            let base = chunk.first_word();
+            let mut is_last = false;
+            if starts != 0 {
+                let first = starts.trailing_zeros();
+                let continued = live & ((1 << first) - 1);
+                let destination = forward_word(space, base.offset(first));
+                if is_first {
+                    // What goes on from the chunk before belongs to an earlier group.
+                    live &= !continued;
+                    self.crossing = Crossing::default();
+                    self.next = destination;
+                } else if destination != self.next.offset(continued.count_ones()) {
+                    // A group begins here that did not fit into this destination.
+                    live = continued;
+                    is_last = true;
                 }
-                let object = from.offset(((word.0 - region_start.0) as usize) << WORD_SHIFT);
-                // SAFETY: `object` is a live object in from-space (the live map says so).
-                let words = unsafe { self.build_object(object, destination) };
-                destination = destination.offset(words);
+                is_first = false;
             }
+            if live != 0 && !is_first {
+                // SAFETY: the chunk lies in the region; `from_space` tells where its words are.
+                unsafe {
+                    let from = region_from.add((base.0 - region.first_word().0) as usize);
+                    let references = self.crossing.references(base.0, starts & live, from);
+                    self.build_chunk::<G>(from, live, references);
+                }
+            }
+            if is_last || !is_first && self.next >= self.wanted.end {
+                return true;
+            }
+            chunk = self.skip_unwanted(chunk);
         }
         false
     }
 
-    /// Copies the part of an object that is wanted, and rewrites its references. Returns the object's
-    /// words.
+    /// The chunk to go on with after `chunk`: the next one, or, where an object reaches farther without
+    /// being wanted yet, the one from which it is.
+    #[inline(always)]
+    fn skip_unwanted(&mut self, chunk: ChunkIndex) -> ChunkIndex {
+        let mut next = ChunkIndex(chunk.0 + 1);
+        // Chunks in which an object only goes on are full: each advances the destination by as much.
+        while self.next.0 + (CHUNK_WORDS as u32) <= self.wanted.start.0
+            && !next.0.is_multiple_of(REGION_CHUNKS as u32)
+            && self.space.live.is_full(next)
+        {
+            self.crossing.fixed = 0;
+            self.next = self.next.offset(CHUNK_WORDS as u32);
+            next = ChunkIndex(next.0 + 1);
+        }
+        next
+    }
+
+    /// Copies the live words of a chunk as far as they are wanted, and rewrites their references.
     ///
     /// # Safety
-    /// `object` is an object in from-space that goes to `destination`, and begins before
-    /// `wanted.end`.
-    #[inline]
-    unsafe fn build_object(&mut self, object: FromAddress, destination: WordIndex) -> u32 {
-        // SAFETY: an object begins with its header; from-space does not change.
-        let header = Header::from_bits(unsafe { object.as_ptr::<u64>().read() });
-        let layout = header.layout();
-        let words = (layout.object_bytes(header.length()) / WORD_BYTES) as u32;
-        let skip = self.wanted.start.0.saturating_sub(destination.0);
-        if skip >= words {
-            return words;
+    /// `from` is a chunk in from-space; `live` and `references` are its words that go to `self.next`
+    /// and on. The processor can do what `G` needs.
+    #[inline(always)]
+    unsafe fn build_chunk<G: Gather>(&mut self, from: *const u64, live: u64, references: u64) {
+        let words = live.count_ones();
+        let begin = self.next;
+        self.next = begin.offset(words);
+        if self.next <= self.wanted.start {
+            return;
         }
-        let take = words.min(self.wanted.end.0 - destination.0);
-        let into = (destination.0 + skip - self.wanted.start.0) as usize;
-        // SAFETY: source words are the object's own; target words lie in `wanted`, so in the buffer.
-        let built = unsafe {
-            let built = self.buffer.cast::<u64>().add(into);
-            copy_words(object.as_ptr::<u64>().add(skip as usize), built, (take - skip) as usize);
-            built
-        };
-        let patcher = &mut self.patcher;
-        layout.for_each_reference(header.length(), skip as usize..take as usize, |word| {
+        // SAFETY: passed on.
+        let mut slots = unsafe { G::bits(references, live) };
+        let room = self.wanted.end.0.saturating_sub(begin.0);
+        let skipped = self.wanted.start.0.saturating_sub(begin.0);
+        let built = self.buffer.wrapping_offset(begin.0 as isize - self.wanted.start.0 as isize);
+        if skipped == 0 && room as usize >= CHUNK_WORDS + OVERSHOOT_WORDS {
+            // SAFETY: all words and the overshoot lie in `wanted`, so in the buffer.
+            unsafe { G::words(from, live, built) };
+        } else {
+            let take = words.min(room);
+            slots &= bits_of(&(skipped..take), 0);
+            let mut scratch: Scratch = [0; CHUNK_WORDS + OVERSHOOT_WORDS];
+            let (skip, take) = (skipped as usize, take as usize);
+            // SAFETY: the scratch has room for a chunk and the overshoot; words `skip..take` lie in
+            // `wanted`, so in the buffer.
+            unsafe {
+                G::words(from, live, scratch.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(scratch.as_ptr().add(skip), built.wrapping_add(skip), take - skip);
+            }
+        }
+        while slots != 0 {
+            let slot = built.wrapping_add(slots.trailing_zeros() as usize);
+            slots &= slots - 1;
             // SAFETY: the slot is among the words just copied to the buffer, which outlives the patcher.
-            patcher.visit(unsafe { AtomicU64::from_ptr(built.add(word - skip as usize)) });
-        });
-        words
-    }
-}
-
-/// Copies words. Small objects, the most, by two blocks that may overlap: no loop, no call.
-///
-/// # Safety
-/// As `std::ptr::copy_nonoverlapping`.
-#[inline]
-unsafe fn copy_words(from: *const u64, to: *mut u64, words: usize) {
-    // SAFETY: the caller's contract; a block is copied only where there are as many words.
-    unsafe {
-        match words {
-            0 => {}
-            1 => to.write(from.read()),
-            2..=4 => copy_ends::<2>(from, to, words),
-            5..=8 => copy_ends::<4>(from, to, words),
-            9..=16 => copy_ends::<8>(from, to, words),
-            _ => std::ptr::copy_nonoverlapping(from, to, words),
+            self.patcher.visit(unsafe { AtomicU64::from_ptr(slot) });
         }
-    }
-}
-
-/// Copies the first `N` words and the last `N` words.
-///
-/// # Safety
-/// As `std::ptr::copy_nonoverlapping`; `words` is at least `N` and at most `2 * N`.
-#[inline]
-unsafe fn copy_ends<const N: usize>(from: *const u64, to: *mut u64, words: usize) {
-    // SAFETY: the caller's contract: both blocks lie in the words.
-    unsafe {
-        let (first, last) = (from.cast::<[u64; N]>().read(), from.add(words - N).cast::<[u64; N]>().read());
-        to.cast::<[u64; N]>().write(first);
-        to.add(words - N).cast::<[u64; N]>().write(last);
     }
 }
 

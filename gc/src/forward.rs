@@ -56,16 +56,19 @@ pub fn patch(space: &Space, slot: &AtomicU64) -> bool {
 }
 
 /// Slots whose new values are on their way into the cache.
-const AHEAD: usize = 16;
+const BATCH: usize = 32;
 
-/// Rewrites slots, some of them late: forwarding reads two tables at places that are as scattered as
-/// the references, so each slot's entries are prefetched while those before it are rewritten.
+/// Rewrites slots, late: forwarding reads two tables at places that are as scattered as the
+/// references, so the entries of a whole batch are prefetched before the first is read.
+///
+/// Nobody else writes the slots meanwhile.
 #[derive(Debug)]
 pub struct Patcher<'a> {
     space: &'a Space,
-    /// A ring of slots to be rewritten.
-    ring: [Option<&'a AtomicU64>; AHEAD],
-    next: usize,
+    /// Slots to be rewritten, and the words they refer to: the first `filled` of them.
+    slots: [Option<&'a AtomicU64>; BATCH],
+    words: [WordIndex; BATCH],
+    filled: usize,
     changed: u64,
 }
 
@@ -73,33 +76,43 @@ impl<'a> Patcher<'a> {
     /// Nothing to be rewritten yet.
     #[must_use]
     pub const fn new(space: &'a Space) -> Self {
-        Self { space, ring: [None; AHEAD], next: 0, changed: 0 }
+        Self { space, slots: [None; BATCH], words: [WordIndex(0); BATCH], filled: 0, changed: 0 }
     }
 
     /// Rewrites the slot, now or later, if it holds a reference into an evacuated region.
-    #[inline]
+    #[inline(always)]
     pub fn visit(&mut self, slot: &'a AtomicU64) {
-        let value = slot.load(Ordering::Relaxed);
-        if value == 0 || value & 1 != 0 {
-            return;
+        let value = slot.load(Ordering::Relaxed) as usize;
+        // Without branches: which slots need it is as good as random.
+        let is_reference = value != 0 && value & 1 == 0;
+        let space = self.space;
+        let word = space.range.word_at(if is_reference { value } else { space.range.base() });
+        let is_moved = space.regions.verdict(word.region()) == Verdict::Evacuate;
+        space.live.prefetch(word.chunk());
+        crate::sys::prefetch(&space.chunk_destination[word.chunk().index()]);
+        self.slots[self.filled] = Some(slot);
+        self.words[self.filled] = word;
+        self.filled += usize::from(is_reference & is_moved);
+        if self.filled == BATCH {
+            self.rewrite();
         }
-        let word = self.space.range.word_at(value as usize);
-        if self.space.regions.verdict(word.region()) != Verdict::Evacuate {
-            return;
+    }
+
+    #[inline(always)]
+    fn rewrite(&mut self) {
+        for (slot, &word) in self.slots.iter().flatten().zip(&self.words).take(self.filled) {
+            let new = self.space.range.address(forward_word(self.space, word));
+            // Relaxed: as in `patch`.
+            slot.store(new.get() as u64, Ordering::Relaxed);
         }
-        self.space.live.prefetch(word.chunk());
-        crate::sys::prefetch(&self.space.chunk_destination[word.chunk().index()]);
-        if let Some(oldest) = self.ring[self.next].replace(slot) {
-            self.changed += u64::from(patch(self.space, oldest));
-        }
-        self.next = (self.next + 1) % AHEAD;
+        self.changed += self.filled as u64;
+        self.filled = 0;
     }
 
     /// Rewrites what is left. Returns how many slots were rewritten in all.
+    #[inline(always)]
     pub fn finish(mut self) -> u64 {
-        for slot in self.ring.iter().flatten() {
-            self.changed += u64::from(patch(self.space, slot));
-        }
+        self.rewrite();
         self.changed
     }
 }

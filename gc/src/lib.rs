@@ -109,6 +109,8 @@ pub mod forward;
 #[doc(hidden)]
 pub mod free_regions;
 #[doc(hidden)]
+pub mod gather;
+#[doc(hidden)]
 pub mod install;
 #[doc(hidden)]
 pub mod livemap;

@@ -142,6 +142,15 @@ impl LiveMap {
         ChunkBits { bits: self.bits[index].load(Ordering::Relaxed), carry }
     }
 
+    /// Whether every word of the chunk belongs to an object that goes on behind it, so that no object
+    /// begins or ends in it. (A chunk that an object's last word ends counts as not full.)
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self, chunk: ChunkIndex) -> bool {
+        let bits = self.chunk(chunk);
+        bits.bits == u64::MAX && bits.carry == 1
+    }
+
     /// Live words of `word`'s chunk that precede `word`, where `word` is the start of an object;
     /// one less if the chunk's first word is the last word of an object ([`Self::adjustment`]).
     #[inline]
