@@ -232,7 +232,7 @@ impl HeapRange {
     #[inline]
     #[must_use]
     pub const fn word_at(self, address: usize) -> WordIndex {
-        let offset = address - self.base;
+        let offset = address.wrapping_sub(self.base);
         let window = offset >> STRIDE_SHIFT;
         let inside = offset & (WINDOW_BYTES - 1);
         WordIndex(((window << (WINDOW_SHIFT - WORD_SHIFT)) | (inside >> WORD_SHIFT)) as u32)

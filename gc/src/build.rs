@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{ChunkIndex, PageIndex, RegionIndex, WordIndex};
-use crate::forward::{Patcher, forward_word};
+use crate::forward::{Patcher, forward_word, forwarded, prefetch_forwarding};
 #[cfg(target_arch = "x86_64")]
 use crate::gather::{Bits, Wide};
 use crate::gather::{Gather, OVERSHOOT_WORDS, Plain, Way};
@@ -53,11 +53,15 @@ pub unsafe fn build_pages(space: &Space, first: PageIndex, pages: usize, buffer:
         buffer: buffer.cast(),
         next: wanted.start,
         crossing: Crossing::default(),
-        patcher: Patcher::new(space),
+        late: [Slots::NONE; LATE_CHUNKS],
+        next_late: 0,
     };
     // SAFETY: the caller's contract, passed on: `wanted` lies in the buffer.
     let sources = unsafe { run_best(&mut builder, group) };
-    let _ = builder.patcher.finish();
+    for slots in builder.late {
+        // SAFETY: the slots are in the buffer, and each was rewritten once if this is not the first time.
+        slots.for_each(|slot| unsafe { slot.write(forwarded(space, slot.read())) });
+    }
     let filled = (wanted.end.0 - begin.0) as usize * WORD_BYTES;
     // SAFETY: the caller's contract: the buffer holds all pages.
     unsafe { std::ptr::write_bytes(buffer.add(filled), 0, pages * PAGE_BYTES - filled) };
@@ -102,6 +106,16 @@ unsafe fn run_wide(builder: &mut Builder<'_>, group: ChunkIndex) -> Sources {
 /// Where a chunk's words may go that are not all wanted, or too close to the buffer's end.
 type Scratch = [u64; CHUNK_WORDS + OVERSHOOT_WORDS];
 
+/// How many chunks ahead from-space is prefetched.
+const PREFETCH_CHUNKS: usize = 12;
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
+/// How many chunks are built before the far references of one are rewritten.
+const LATE_CHUNKS: usize = 4;
+/// References to within so many words find their entries in the tables of forwarding in the processor's
+/// own caches: prefetching them would cost more than it saves. (8 MiB; the tables are a fortieth of it.)
+const NEAR_WORDS: u32 = 1 << 20;
+
 /// Builds chunk by chunk. What a chunk's words are is found out for all its objects at once, as
 /// bitmaps: which words are live, which of them are references. So there is no branch for each object,
 /// reference or size that a processor could guess wrongly.
@@ -116,7 +130,10 @@ struct Builder<'a> {
     /// Destination of the next live word.
     next: WordIndex,
     crossing: Crossing,
-    patcher: Patcher<'a>,
+    /// Slots of the last chunks that were built, whose entries in the tables of forwarding are on their
+    /// way into the cache: a ring.
+    late: [Slots; LATE_CHUNKS],
+    next_late: usize,
 }
 
 /// The references of the object that goes on in the next chunk.
@@ -153,6 +170,26 @@ impl Crossing {
             }
         }
         references
+    }
+}
+
+/// Slots to be rewritten: those of the words at `first` whose bits are set.
+#[derive(Copy, Clone)]
+struct Slots {
+    first: *mut u64,
+    slots: u64,
+}
+
+impl Slots {
+    const NONE: Self = Self { first: std::ptr::null_mut(), slots: 0 };
+
+    #[inline(always)]
+    fn for_each(self, mut visit: impl FnMut(*mut u64)) {
+        let mut slots = self.slots;
+        while slots != 0 {
+            visit(self.first.wrapping_add(slots.trailing_zeros() as usize));
+            slots &= slots - 1;
+        }
     }
 }
 
@@ -239,11 +276,12 @@ impl Builder<'_> {
                 is_first = false;
             }
             if live != 0 && !is_first {
+                self.prefetch_chunk(chunk, region_from);
                 // SAFETY: the chunk lies in the region; `from_space` tells where its words are.
                 unsafe {
                     let from = region_from.add((base.0 - region.first_word().0) as usize);
                     let references = self.crossing.references(base.0, starts & live, from);
-                    self.build_chunk::<G>(from, live, references);
+                    self.build_chunk::<G>(chunk, from, live, references);
                 }
             }
             if is_last || !is_first && self.next >= self.wanted.end {
@@ -271,13 +309,53 @@ impl Builder<'_> {
         next
     }
 
+    /// Has a chunk that will soon be built brought into the cache: processors do not look ahead by
+    /// themselves beyond a page.
+    #[inline(always)]
+    fn prefetch_chunk(&self, chunk: ChunkIndex, region_from: *const u64) {
+        let ahead = (chunk.index() + PREFETCH_CHUNKS) % REGION_CHUNKS;
+        if self.space.live.has_live(ChunkIndex(chunk.region().first_chunk().0 + ahead as u32)) {
+            for line in (0..CHUNK_WORDS).step_by(LINE_WORDS) {
+                crate::sys::prefetch(region_from.wrapping_add(ahead * CHUNK_WORDS + line));
+            }
+        }
+    }
+
+    /// Rewrites the slots of a chunk: at once if the first refers to something near, so that the others
+    /// probably do; else some chunks later, when what is read for it has come into the cache.
+    ///
+    /// # Safety
+    /// The slots are in the buffer, and there is at least one.
+    #[inline(always)]
+    unsafe fn rewrite(&mut self, slots: Slots, chunk: ChunkIndex) {
+        let space = self.space;
+        // SAFETY: the caller's contract.
+        let sample = unsafe { slots.first.wrapping_add(slots.slots.trailing_zeros() as usize).read() };
+        if space.range.word_at(sample as usize).0.abs_diff(chunk.first_word().0) < NEAR_WORDS {
+            // SAFETY: the caller's contract.
+            return slots.for_each(|slot| unsafe { slot.write(forwarded(space, slot.read())) });
+        }
+        // SAFETY: the caller's contract.
+        slots.for_each(|slot| prefetch_forwarding(space, unsafe { slot.read() }));
+        let due = std::mem::replace(&mut self.late[self.next_late], slots);
+        self.next_late = (self.next_late + 1) % LATE_CHUNKS;
+        // SAFETY: this function was given them before, with the same contract.
+        due.for_each(|slot| unsafe { slot.write(forwarded(space, slot.read())) });
+    }
+
     /// Copies the live words of a chunk as far as they are wanted, and rewrites their references.
     ///
     /// # Safety
     /// `from` is a chunk in from-space; `live` and `references` are its words that go to `self.next`
     /// and on. The processor can do what `G` needs.
     #[inline(always)]
-    unsafe fn build_chunk<G: Gather>(&mut self, from: *const u64, live: u64, references: u64) {
+    unsafe fn build_chunk<G: Gather>(
+        &mut self,
+        chunk: ChunkIndex,
+        from: *const u64,
+        live: u64,
+        references: u64,
+    ) {
         let words = live.count_ones();
         let begin = self.next;
         self.next = begin.offset(words);
@@ -301,14 +379,16 @@ impl Builder<'_> {
             // `wanted`, so in the buffer.
             unsafe {
                 G::words(from, live, scratch.as_mut_ptr());
-                std::ptr::copy_nonoverlapping(scratch.as_ptr().add(skip), built.wrapping_add(skip), take - skip);
+                std::ptr::copy_nonoverlapping(
+                    scratch.as_ptr().add(skip),
+                    built.wrapping_add(skip),
+                    take - skip,
+                );
             }
         }
-        while slots != 0 {
-            let slot = built.wrapping_add(slots.trailing_zeros() as usize);
-            slots &= slots - 1;
-            // SAFETY: the slot is among the words just copied to the buffer, which outlives the patcher.
-            self.patcher.visit(unsafe { AtomicU64::from_ptr(slot) });
+        if slots != 0 {
+            // SAFETY: the slots are among the words just copied to the buffer.
+            unsafe { self.rewrite(Slots { first: built, slots }, chunk) };
         }
     }
 }

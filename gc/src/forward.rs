@@ -41,21 +41,48 @@ pub fn forward(space: &Space, object: ToAddress) -> ToAddress {
 #[inline]
 pub fn patch(space: &Space, slot: &AtomicU64) -> bool {
     let value = slot.load(Ordering::Relaxed);
-    if value == 0 || value & 1 != 0 {
-        return false;
-    }
-    let old = ToAddress::new(value as usize);
-    let new = forward(space, old);
-    if new == old {
+    if !is_moved(space, value) {
         return false;
     }
     // Relaxed: the slot is in a page that mutators cannot reach, or they are stopped; what makes it
     // reachable again (install, resume) publishes it.
-    slot.store(new.get() as u64, Ordering::Relaxed);
+    slot.store(forwarded(space, value), Ordering::Relaxed);
     true
 }
 
-/// Slots whose new values are on their way into the cache.
+/// What a slot that holds `value` is to hold from the flip on. Without branches on the value: which
+/// references need it is as good as random, and so the processor works on many at a time while it waits
+/// for their entries in the two tables.
+#[inline(always)]
+pub fn forwarded(space: &Space, value: u64) -> u64 {
+    let word = space.range.word_at(if is_reference(value) { value as usize } else { space.range.base() });
+    let is_evacuated = space.regions.is_evacuated(word.region());
+    let new = space.range.address(forward_word(space, word)).get() as u64;
+    if is_reference(value) & is_evacuated { new } else { value }
+}
+
+/// Whether a slot's value is a reference: not null and not marked as something else by its lowest bit.
+#[inline]
+const fn is_reference(value: u64) -> bool {
+    value != 0 && value & 1 == 0
+}
+
+/// Whether a slot's value refers to an object in an evacuated region.
+#[inline]
+fn is_moved(space: &Space, value: u64) -> bool {
+    is_reference(value) && space.regions.is_evacuated(space.range.word_at(value as usize).region())
+}
+
+/// Has what [`forwarded`] will read for this value brought into the cache.
+#[inline(always)]
+pub fn prefetch_forwarding(space: &Space, value: u64) {
+    // Not tested: a prefetch of nothing does nothing.
+    let chunk = space.range.word_at(value as usize).chunk();
+    space.live.prefetch(chunk);
+    crate::sys::prefetch(space.chunk_destination.as_ptr().wrapping_add(chunk.index()));
+}
+
+/// Most slots whose new values are on their way into the cache.
 const BATCH: usize = 32;
 
 /// Rewrites slots, late: forwarding reads two tables at places that are as scattered as the
@@ -80,25 +107,21 @@ impl<'a> Patcher<'a> {
     }
 
     /// Rewrites the slot, now or later, if it holds a reference into an evacuated region.
-    #[inline(always)]
+    #[inline]
     pub fn visit(&mut self, slot: &'a AtomicU64) {
-        let value = slot.load(Ordering::Relaxed) as usize;
-        // Without branches: which slots need it is as good as random.
-        let is_reference = value != 0 && value & 1 == 0;
-        let space = self.space;
-        let word = space.range.word_at(if is_reference { value } else { space.range.base() });
-        let is_moved = space.regions.verdict(word.region()) == Verdict::Evacuate;
-        space.live.prefetch(word.chunk());
-        crate::sys::prefetch(&space.chunk_destination[word.chunk().index()]);
+        let value = slot.load(Ordering::Relaxed);
+        if !is_moved(self.space, value) {
+            return;
+        }
+        prefetch_forwarding(self.space, value);
         self.slots[self.filled] = Some(slot);
-        self.words[self.filled] = word;
-        self.filled += usize::from(is_reference & is_moved);
+        self.words[self.filled] = self.space.range.word_at(value as usize);
+        self.filled += 1;
         if self.filled == BATCH {
             self.rewrite();
         }
     }
 
-    #[inline(always)]
     fn rewrite(&mut self) {
         for (slot, &word) in self.slots.iter().flatten().zip(&self.words).take(self.filled) {
             let new = self.space.range.address(forward_word(self.space, word));
@@ -110,7 +133,6 @@ impl<'a> Patcher<'a> {
     }
 
     /// Rewrites what is left. Returns how many slots were rewritten in all.
-    #[inline(always)]
     pub fn finish(mut self) -> u64 {
         self.rewrite();
         self.changed

@@ -139,6 +139,10 @@ impl Gather for Wide {
         use std::arch::x86_64::{_mm512_loadu_epi64, _mm512_maskz_compress_epi64, _mm512_storeu_epi64};
         const LANES: usize = 8;
         const { assert!(LANES <= OVERSHOOT_WORDS) };
+        if live == u64::MAX {
+            // SAFETY: the caller's contract: a whole chunk is read and written.
+            return unsafe { std::ptr::copy_nonoverlapping(from, to, CHUNK_WORDS) };
+        }
         let mut to = to.cast::<i64>();
         for group in 0..CHUNK_WORDS / LANES {
             let mask = (live >> (group * LANES)) as u8;

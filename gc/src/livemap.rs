@@ -142,6 +142,13 @@ impl LiveMap {
         ChunkBits { bits: self.bits[index].load(Ordering::Relaxed), carry }
     }
 
+    /// Whether the chunk has live words (or, at most, lacks the last word of an object that began before).
+    #[inline]
+    #[must_use]
+    pub fn has_live(&self, chunk: ChunkIndex) -> bool {
+        self.bits[chunk.index()].load(Ordering::Relaxed) != 0
+    }
+
     /// Whether every word of the chunk belongs to an object that goes on behind it, so that no object
     /// begins or ends in it. (A chunk that an object's last word ends counts as not full.)
     #[inline]
@@ -163,7 +170,7 @@ impl LiveMap {
     /// Has the chunk's bits brought into the cache.
     #[inline]
     pub fn prefetch(&self, chunk: ChunkIndex) {
-        crate::sys::prefetch(&self.bits[chunk.index()]);
+        crate::sys::prefetch(self.bits.as_ptr().wrapping_add(chunk.index()));
     }
 
     /// What [`Self::words_before`] leaves out in this chunk, so that it needs not look at the chunk

@@ -211,6 +211,13 @@ impl Regions {
         Verdict::from_byte(self.verdicts[region.index()].load(Ordering::Relaxed))
     }
 
+    /// Whether the region's verdict is [`Verdict::Evacuate`]: forwarding asks it of each reference.
+    #[inline]
+    #[must_use]
+    pub fn is_evacuated(&self, region: RegionIndex) -> bool {
+        self.verdicts[region.index()].load(Ordering::Relaxed) == Verdict::Evacuate as u8
+    }
+
     /// Sets the region's verdict.
     pub fn set_verdict(&self, region: RegionIndex, verdict: Verdict) {
         self.verdicts[region.index()].store(verdict as u8, Ordering::Relaxed);
