@@ -26,6 +26,7 @@ use crate::core::Core;
 use crate::embedder::WorldStopped;
 use crate::forward::patch;
 use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
+use crate::options::Delivery;
 use crate::plan::{Plan, slot_needs_rewriting};
 use crate::reclaim::release_drained;
 use crate::region::{Class, Service, Use, Verdict};
@@ -175,14 +176,19 @@ fn group(core: &Core, taken: &[RegionIndex], preparation: &mut Preparation) {
     }
 }
 
-/// Staging for the beginning, until evacuated regions are drained.
+/// Staging for the beginning, until evacuated regions are drained: for each worker, and as much for
+/// mutators that serve themselves, so that none waits for another's. Its memory is asked for now, while
+/// nobody waits for a page.
 fn reserve_staging(core: &Core) {
     let order = [Role::Young, Role::YoungMarking, Role::Old];
-    for _ in 0..core.options.workers {
-        match core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty) {
-            Some(region) => core.serving.staging.reserve(&core.space, region),
-            None => break,
-        }
+    let builders = core.options.workers * if core.options.delivery == Some(Delivery::InPlace) { 2 } else { 1 };
+    for _ in 0..builders {
+        let Some(region) = core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty) else {
+            break;
+        };
+        // Refused (the window may be registered): its pages come when they are written.
+        let _ = core.space.reservation.populate(core.space.range.region_address(region), REGION_BYTES);
+        core.serving.staging.reserve(&core.space, region);
     }
 }
 
