@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use strikeslip::{Delivery, HeapError, Mode, VerifyLevel};
+use strikeslip::{Delivery, ForcedAnswers, HeapError, Mode, VerifyLevel};
 
 use crate::churn::Churn;
 use crate::corpus::{Corpus, Directory, Embedded, ORIGINAL, ScanError, Skipped};
@@ -88,6 +88,10 @@ struct Shared {
     /// What the verifier checks: off, cheap, reachable or shadow
     #[arg(long, global = true, default_value = "off", value_name = "LEVEL")]
     verify: VerifyLevel,
+    /// Force rare answers of the kernel, to test the collector: so many of 1000 requests, and after so many
+    /// MOVEs refuse all others
+    #[arg(long, global = true, value_name = "SEED:PER-MILLE[:MOVES]")]
+    force_answers: Option<ForcedAnswers>,
     /// Also write the report as JSON
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -236,6 +240,7 @@ fn settings(shared: &Shared, heap_bytes: u64, live_bytes: u64) -> Settings {
         delivery: shared.delivery,
         workers: shared.workers,
         verify: shared.verify,
+        forced_answers: shared.force_answers,
         plan: Plan {
             mutators: shared.mutators.get(),
             time: shared.seconds,

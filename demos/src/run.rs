@@ -1,6 +1,8 @@
 //! Runs a workload on a heap of its own, once or beside a stop-the-world run for comparison.
 
-use strikeslip::{Delivery, Heap, HeapError, HeapOptions, Mode, Snapshot, VerifyLevel};
+use strikeslip::{
+    Delivery, ForcedAnswers, Heap, HeapError, HeapOptions, Mode, Snapshot, StressOptions, VerifyLevel,
+};
 
 use crate::noise::{Monitor, Noise};
 use crate::progress;
@@ -17,6 +19,8 @@ pub struct Settings {
     pub workers: usize,
     /// What the verifier checks.
     pub verify: VerifyLevel,
+    /// Answers of the kernel to force on the collector.
+    pub forced_answers: Option<ForcedAnswers>,
     /// How the workload is to run.
     pub plan: Plan,
     /// Whether to show no progress.
@@ -96,6 +100,7 @@ pub fn options(settings: &Settings) -> HeapOptions {
         delivery: settings.delivery,
         workers: settings.workers,
         verify: settings.verify,
+        stress: StressOptions { forced_answers: settings.forced_answers },
         ..HeapOptions::default()
     }
 }

@@ -28,6 +28,8 @@ fn bad_values_get_one_clear_line() {
         (&["--mode", "foo"], "none of no-gc, stop-the-world"),
         (&["--delivery", "post"], "none of pool, inplace"),
         (&["--verify", "hard"], "none of off, cheap"),
+        (&["--force-answers", "7"], "seed:per-mille"),
+        (&["--force-answers", "7:901"], "between 0 and 900"),
         (&["--mutators", "0"], "--mutators"),
         (&["--workers", "1000"], "workers"),
         (&["--seconds", "-1"], "--seconds"),

@@ -144,17 +144,11 @@ impl Control {
     /// [`AllocError::HeapLimit`] when a whole cycle that began after the need arose, with memory
     /// known to be short, has not freed enough.
     pub fn wait_for_memory(&self, space: &Space, need: MemoryNeed) -> Result<(), AllocError> {
-        let regions = need.bytes.div_ceil(REGION_BYTES);
         let mut state = self.lock();
         loop {
-            if space.has_run(regions) {
-                return Ok(());
+            if let Some(answer) = self.look_for_memory(&mut state, space, need) {
+                return answer;
             }
-            if state.completed_under_pressure > need.cycles_begun {
-                return Err(AllocError::HeapLimit { bytes: need.bytes, limit: space.limit() * REGION_BYTES });
-            }
-            self.urgent.store(true, Ordering::Relaxed);
-            self.raise(&mut state, Trigger::Exhausted, Pressure::High);
             // Memory comes back region by region, without the lock: look again soon.
             let (next, _) = self
                 .progress
@@ -162,6 +156,30 @@ impl Control {
                 .unwrap_or_else(PoisonError::into_inner);
             state = next;
         }
+    }
+
+    /// What [`Self::wait_for_memory`] would return now. `None`: it would wait.
+    pub(crate) fn try_for_memory(&self, space: &Space, need: MemoryNeed) -> Option<Result<(), AllocError>> {
+        self.look_for_memory(&mut self.lock(), space, need)
+    }
+
+    /// `None`: a cycle was asked for.
+    fn look_for_memory(
+        &self,
+        state: &mut State,
+        space: &Space,
+        need: MemoryNeed,
+    ) -> Option<Result<(), AllocError>> {
+        if space.has_run(need.bytes.div_ceil(REGION_BYTES)) {
+            return Some(Ok(()));
+        }
+        if state.completed_under_pressure > need.cycles_begun {
+            let limit = space.limit() * REGION_BYTES;
+            return Some(Err(AllocError::HeapLimit { bytes: need.bytes, limit }));
+        }
+        self.urgent.store(true, Ordering::Relaxed);
+        self.raise(state, Trigger::Exhausted, Pressure::High);
+        None
     }
 
     /// The controller: waits for something to do.

@@ -201,11 +201,7 @@ fn concurrent_serve(core: &Core, pools: &Pools) {
         pools.faults.drain(core);
         reclaim::release_drained(core);
     };
-    pools.serve.in_place_scope(|scope| {
-        for _ in 0..core.options.workers {
-            scope.spawn(|_| serve::work(core, &between));
-        }
-    });
+    core.serving.run_workers(&pools.serve, core.options.workers, &|| serve::work(core, &between));
     core.serving.wait_until_complete();
 }
 

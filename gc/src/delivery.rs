@@ -47,6 +47,13 @@ pub enum Running {
 pub struct FaultQueue(SegQueue<ToAddress>);
 
 impl FaultQueue {
+    /// What the reader does with a fault: it waits here for the pool, or is served at once.
+    pub(crate) fn accept(&self, core: &Core, address: ToAddress) {
+        // A worker that reads a page of from-space that nobody ever wrote faults too, if the window is
+        // registered; it must not wait for a worker.
+        if is_zero(core, address) { serve_fault(core, address) } else { self.0.push(address) }
+    }
+
     /// Serves all faults that wait, and gives back what was drained by it.
     pub fn drain(&self, core: &Core) {
         while let Some(address) = self.0.pop() {
@@ -104,11 +111,7 @@ fn read_faults(core: &Arc<Core>, reader: &FaultReader, queue: &Arc<FaultQueue>, 
             Ok(Waited::Stopped) => return,
             Ok(Waited::TimedOut) => {}
             Ok(Waited::Faults) => {
-                for &address in batch.addresses() {
-                    // A worker that reads a page of from-space that nobody ever wrote faults too, if
-                    // the window is registered; it must not wait for a worker.
-                    if is_zero(core, address) { serve_fault(core, address) } else { queue.0.push(address) }
-                }
+                batch.addresses().iter().for_each(|&address| queue.accept(core, address));
                 let (core, queue) = (core.clone(), queue.clone());
                 pool.spawn(move || queue.drain(&core));
             }

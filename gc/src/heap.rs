@@ -22,6 +22,8 @@ use crate::roots::RootSpace;
 use crate::serve::Serving;
 use crate::space::Space;
 use crate::stats::{Memory, Snapshot, Statistics};
+use crate::sys::PageService;
+use crate::sys::forced::Forcing;
 use crate::sys::uffd::FaultReader;
 
 /// A heap. Cloning gives another handle of the same heap; it ends with the last one.
@@ -69,7 +71,7 @@ impl Heap {
         let stats = Arc::new(Statistics::default());
         let space = Arc::new(Space::new(&options, &stats)?);
         let userfault = choice.open(&stats)?;
-        let pages = userfault.clone().map(|service| service as Arc<dyn crate::sys::PageService>);
+        let pages = userfault.clone().map(|service| with_forced_answers(service, &options, &stats));
         let serving = Serving::new(space.range.regions(), options.mode, pages);
         let core = Arc::new(Core::new(options, space, stats, serving, embedder));
         let heap = Inner { core: core.clone(), choice, controller: Mutex::new(None) };
@@ -83,6 +85,11 @@ impl Heap {
             *heap.controller.lock().unwrap_or_else(PoisonError::into_inner) = Some(controller);
         }
         Ok(Self(Arc::new(heap)))
+    }
+
+    /// A heap without threads of its own: a simulation runs its cycles.
+    pub(crate) fn without_threads(core: Arc<Core>, choice: Choice) -> Self {
+        Self(Arc::new(Inner { core, choice, controller: Mutex::new(None) }))
     }
 
     /// Mode in use.
@@ -239,7 +246,7 @@ fn sched_unblock() {
 }
 
 impl Pools {
-    fn new(options: &HeapOptions) -> Result<Self, HeapError> {
+    pub(crate) fn new(options: &HeapOptions) -> Result<Self, HeapError> {
         let builder = |name: &'static str, threads| {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -249,6 +256,18 @@ impl Pools {
         let mark = builder("mark", options.mark_workers).build().map_err(failed)?;
         let serve = builder("serve", options.workers).build().map_err(failed)?;
         Ok(Self { mark, serve: Arc::new(serve), faults: Arc::new(FaultQueue::default()) })
+    }
+}
+
+/// The service, with answers forced on it if the options say so.
+pub(crate) fn with_forced_answers(
+    service: Arc<dyn PageService>,
+    options: &HeapOptions,
+    stats: &Arc<Statistics>,
+) -> Arc<dyn PageService> {
+    match options.stress.forced_answers {
+        Some(answers) => Arc::new(Forcing::new(service, answers, stats.clone())),
+        None => service,
     }
 }
 

@@ -93,15 +93,15 @@ impl Installer {
                     stats.counters.lost_races.fetch_add(1, Ordering::Relaxed);
                     done += PAGE_BYTES;
                 }
-                Install::Busy if patience.is_fresh() => patience.wait(rest, "busy"),
+                Install::Busy if patience.is_fresh() => patience.wait(pages, rest, "busy"),
                 // Pinned, or shared since a fork: this page is copied, the others are still moved.
                 Install::Busy => {
                     install_by_copy(pages, stats, rest.one_page());
                     done += PAGE_BYTES;
                     patience = Patience::new();
                 }
-                Install::Again => patience.wait(rest, "again"),
-                Install::NoMemory => patience.wait(rest, "no memory"),
+                Install::Again => patience.wait(pages, rest, "again"),
+                Install::NoMemory => patience.wait(pages, rest, "no memory"),
                 // The kernel does not move between these mappings: stop trying for good.
                 Install::Invalid | Install::Missing => {
                     if self.moves.swap(false, Ordering::Relaxed) {
@@ -134,8 +134,8 @@ fn install_by_copy(pages: &dyn PageService, stats: &Statistics, request: Request
                 stats.counters.lost_races.fetch_add(1, Ordering::Relaxed);
                 done += PAGE_BYTES;
             }
-            Install::Again | Install::Busy => patience.wait(rest, "again"),
-            Install::NoMemory => patience.wait(rest, "no memory"),
+            Install::Again | Install::Busy => patience.wait(pages, rest, "again"),
+            Install::NoMemory => patience.wait(pages, rest, "no memory"),
             Install::Gone => return,
             answer @ (Install::Invalid | Install::Missing) => cannot_serve(rest, answer),
         }
@@ -152,8 +152,10 @@ pub fn install_zeros(pages: &dyn PageService, to: ToAddress) {
             // Already there, or not registered any more: either way the access will succeed now; who
             // waits for the page is woken, in case its installation came before the wait.
             Install::Exists | Install::Missing => return pages.wake(to, PAGE_BYTES),
-            Install::Again | Install::Busy | Install::Partial { .. } => patience.wait(request, "again"),
-            Install::NoMemory => patience.wait(request, "no memory"),
+            Install::Again | Install::Busy | Install::Partial { .. } => {
+                patience.wait(pages, request, "again")
+            }
+            Install::NoMemory => patience.wait(pages, request, "no memory"),
             answer @ Install::Invalid => cannot_serve(request, answer),
         }
     }
@@ -173,7 +175,7 @@ impl Patience {
         self.waited < 3
     }
 
-    fn wait(&mut self, request: Request, why: &str) {
+    fn wait(&mut self, pages: &dyn PageService, request: Request, why: &str) {
         self.waited += 1;
         if self.waited > RETRIES {
             crate::sys::die(format_args!(
@@ -182,7 +184,10 @@ impl Patience {
                 request.to.get()
             ));
         }
-        std::thread::yield_now();
+        match pages.schedule() {
+            Some(schedule) => schedule.yield_now(),
+            None => std::thread::yield_now(),
+        }
     }
 }
 

@@ -67,6 +67,7 @@
 //! | flip | `flip` |
 //! | serving | `serve`, `page_state` (the protocol), `build` (contents), `install`, `staging`, `delivery` |
 //! | the end | `reclaim`, `verify` |
+//! | tests | `simulation` (cycles without userfaultfd, chosen schedules) |
 //! | around it | `core` (what all share), `control` (when), `cycle` (the order), `choice` (mode) |
 //!
 //! `ARCHITECTURE.md` has the whole picture and the invariants by number.
@@ -126,6 +127,8 @@ pub mod reclaim;
 pub mod region;
 #[doc(hidden)]
 pub mod serve;
+#[doc(hidden)]
+pub mod simulation;
 #[doc(hidden)]
 pub mod space;
 #[doc(hidden)]

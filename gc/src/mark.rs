@@ -28,12 +28,15 @@ use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
 use crate::layout::{Header, Tail};
 use crate::region::Class;
 use crate::roots::root_reference;
+use crate::sys::schedule::Step;
 use crate::sys::{prefetch, sched};
 
 /// Elements of a reference array that are scanned as one task.
 const ARRAY_PIECE: u32 = 1024;
 /// Tasks between two looks at whether somebody waits for memory.
 const TASKS_BETWEEN_LOOKS: u32 = 1024;
+/// Tasks between two steps of a simulation: small, so that mutators run in between.
+const TASKS_BETWEEN_STEPS: u32 = 16;
 /// The nice value of marking threads: on few processors, the latency of a concurrent collector is mostly
 /// competition for a core. They give it up when a mutator waits for memory.
 const LOW_WEIGHT: i32 = 5;
@@ -90,21 +93,19 @@ impl<'a> Marking<'a> {
     /// One round: marks until no work is left that the workers know of.
     pub fn round(&self, pool: &ThreadPool) {
         let count = self.tallies.len();
-        let mut deques: Vec<_> = (0..count).map(|_| Worker::new_lifo()).collect();
+        let deques: Vec<_> = (0..count).map(|_| Worker::new_lifo()).collect();
         let stealers: Vec<_> = deques.iter().map(Worker::stealer).collect();
         let active = AtomicUsize::new(count);
-        pool.in_place_scope(|scope| {
-            for (deque, tally) in deques.drain(..).zip(&self.tallies) {
-                let (stealers, active) = (&stealers, &active);
-                scope.spawn(move |_| {
-                    let tally = &mut *tally.lock().unwrap_or_else(PoisonError::into_inner);
-                    let pending = VecDeque::with_capacity(PREFETCH + 1);
-                    let low_weight = self.takes_low_weight() && sched::set_weight(LOW_WEIGHT);
-                    let mut marker = Marker { marking: self, deque, stealers, tally, pending, low_weight };
-                    marker.run(active);
-                    marker.take_full_weight();
-                });
-            }
+        let markers = Mutex::new(deques.into_iter().zip(&self.tallies));
+        self.core.serving.run_workers(pool, count, &|| {
+            let next = markers.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let (deque, tally) = next.expect("one for each worker");
+            let tally = &mut *tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let pending = VecDeque::with_capacity(PREFETCH + 1);
+            let low_weight = self.takes_low_weight() && sched::set_weight(LOW_WEIGHT);
+            let mut marker = Marker { marking: self, deque, stealers: &stealers, tally, pending, low_weight };
+            marker.run(&active);
+            marker.take_full_weight();
         });
     }
 
@@ -157,6 +158,9 @@ impl Marker<'_> {
             while let Some(task) = self.next() {
                 self.perform(task);
                 tasks = tasks.wrapping_add(1);
+                if tasks.is_multiple_of(TASKS_BETWEEN_STEPS) {
+                    self.marking.core.serving.step(Step::Marked);
+                }
                 if tasks.is_multiple_of(TASKS_BETWEEN_LOOKS) && self.marking.core.control.is_urgent() {
                     self.take_full_weight();
                 }
@@ -252,7 +256,11 @@ impl Marker<'_> {
                 return true;
             }
             rounds += 1;
-            if rounds < 100 { std::hint::spin_loop() } else { std::thread::yield_now() }
+            match self.marking.core.serving.schedule() {
+                Some(schedule) => schedule.yield_now(),
+                None if rounds < 100 => std::hint::spin_loop(),
+                None => std::thread::yield_now(),
+            }
         }
     }
 

@@ -89,6 +89,51 @@ named_enum! {
     }
 }
 
+/// Answers of the kernel that are forced on the collector, to test it: see [`crate::sys::forced`].
+///
+/// As text: `seed:per-mille`, or `seed:per-mille:moves`.
+///
+/// ```
+/// use strikeslip_gc::options::ForcedAnswers;
+/// let forced: ForcedAnswers = "7:50".parse().unwrap();
+/// assert_eq!(forced, ForcedAnswers { seed: 7, per_mille: 50, refuse_moves_after: None });
+/// assert!("7:1001".parse::<ForcedAnswers>().is_err());
+/// ```
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ForcedAnswers {
+    /// Of all that is random about them.
+    pub seed: u64,
+    /// How many of 1000 requests to install pages get a forced answer: at most 900, so that none is refused
+    /// for ever.
+    pub per_mille: u16,
+    /// After so many MOVEs all further ones are refused as invalid, which turns moving off.
+    pub refuse_moves_after: Option<u64>,
+}
+
+impl FromStr for ForcedAnswers {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<u64>().map_err(|_| format!("'{text}' is no number"));
+        let parts = text.split(':').map(number).collect::<Result<Vec<_>, _>>()?;
+        let (seed, per_mille, refuse_moves_after) = match *parts {
+            [seed, per_mille] => (seed, per_mille, None),
+            [seed, per_mille, moves] => (seed, per_mille, Some(moves)),
+            _ => return Err(format!("'{text}' is neither seed:per-mille nor seed:per-mille:moves")),
+        };
+        match u16::try_from(per_mille) {
+            Ok(per_mille) if per_mille <= 900 => Ok(Self { seed, per_mille, refuse_moves_after }),
+            _ => Err(format!("{per_mille} of 1000 is not between 0 and 900")),
+        }
+    }
+}
+
+/// What makes a heap's life harder than it is, for tests. The default is nothing.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct StressOptions {
+    /// Answers of the kernel to force.
+    pub forced_answers: Option<ForcedAnswers>,
+}
+
 /// Options of a heap. The default is a concurrent heap of 256 MiB that falls back to
 /// [`Mode::StopTheWorld`] where userfaultfd is denied.
 #[derive(Clone, Debug)]
@@ -122,6 +167,8 @@ pub struct HeapOptions {
     pub watchdog_ms: u64,
     /// Whether marking threads lower their own scheduling weight.
     pub low_weight_marking: bool,
+    /// For tests.
+    pub stress: StressOptions,
 }
 
 impl Default for HeapOptions {
@@ -141,6 +188,7 @@ impl Default for HeapOptions {
             automatic: true,
             watchdog_ms: 1_000,
             low_weight_marking: true,
+            stress: StressOptions::default(),
         }
     }
 }
@@ -170,6 +218,9 @@ impl HeapOptions {
         }
         if self.workers > 256 || self.mark_workers > 256 {
             return bad("workers", "more than 256 threads".to_owned());
+        }
+        if self.stress.forced_answers.is_some_and(|forced| forced.per_mille > 900) {
+            return bad("forced answers", "more than 900 of 1000".to_owned());
         }
         self.limit_bytes = self.limit_bytes.next_multiple_of(REGION_BYTES);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);

@@ -93,10 +93,24 @@ impl RootSpace {
     /// # Errors
     /// [`AllocError::SystemRefused`] if the root window is full (2^27 slots).
     pub fn allocate(&self, kind: RootPageKind) -> Result<RootPage, AllocError> {
+        self.allocate_with(kind, |_| {})
+    }
+
+    /// The same, with `before_touch` called before the page is touched: a simulation serves the fault there.
+    ///
+    /// # Errors
+    /// As [`Self::allocate`].
+    #[doc(hidden)]
+    pub fn allocate_with(
+        &self,
+        kind: RootPageKind,
+        before_touch: impl FnOnce(ToAddress),
+    ) -> Result<RootPage, AllocError> {
         let page = self.take_free(kind)?;
         let address = self.space.range.page_address(page);
         let slots = NonNull::new(address.as_ptr::<AtomicU64>()).expect("windows are not at address zero");
         let page = RootPage { slots, page };
+        before_touch(address);
         // Outside the lock: this may fault.
         for slot in page.slots() {
             slot.store(0, Ordering::Relaxed);

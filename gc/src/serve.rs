@@ -27,6 +27,7 @@ use crate::region::{Service, Use};
 use crate::staging::Staging;
 use crate::sys::PageService;
 use crate::sys::sched::{futex_wait, futex_wake};
+use crate::sys::schedule::{Schedule, Step};
 
 /// log2 of the pages that are returned together from a taken region: all of them.
 pub const RETURN_UNIT_SHIFT: u8 = REGION_PAGES.trailing_zeros() as u8;
@@ -91,6 +92,34 @@ impl Serving {
         }
     }
 
+    /// In a simulation: which thread goes on.
+    pub(crate) fn schedule(&self) -> Option<&dyn Schedule> {
+        self.pages.as_deref()?.schedule()
+    }
+
+    /// A step of the protocol, where a simulation may let another thread run.
+    pub(crate) fn step(&self, step: Step) {
+        if let Some(schedule) = self.schedule() {
+            schedule.step(step);
+        }
+    }
+
+    /// Lets other threads run: this one waits for them.
+    fn yield_now(&self) {
+        match self.schedule() {
+            Some(schedule) => schedule.yield_now(),
+            None => std::thread::yield_now(),
+        }
+    }
+
+    /// Runs `work` on `count` threads and returns when all are done.
+    pub(crate) fn run_workers(&self, pool: &rayon::ThreadPool, count: usize, work: &(dyn Fn() + Sync)) {
+        match self.schedule() {
+            Some(schedule) => schedule.run_workers(count, work),
+            None => pool.in_place_scope(|scope| (0..count).for_each(|_| scope.spawn(|_| work()))),
+        }
+    }
+
     /// Begins service: the plan's slots become visible to whoever serves. Before anything is
     /// registered.
     pub fn activate(&self, slots: Vec<WordIndex>) {
@@ -116,8 +145,9 @@ impl Serving {
     pub fn deactivate(&self) {
         // SeqCst, both: pair with the SeqCst in `enter`.
         self.active.store(false, Ordering::SeqCst);
+        self.step(Step::Inactive);
         while self.inside.load(Ordering::SeqCst) != 0 {
-            std::thread::yield_now();
+            self.yield_now();
         }
         // SAFETY: service is inactive, and nobody is inside (invariant 1).
         unsafe { (*self.slots.get()).clear() };
@@ -128,6 +158,7 @@ impl Serving {
         // SeqCst, both: pair with the SeqCst in `deactivate`; see "end of service" in `page_state`.
         self.inside.fetch_add(1, Ordering::SeqCst);
         let inside = Inside(self);
+        self.step(Step::Entered);
         if self.active.load(Ordering::SeqCst) { Some(inside) } else { None }
     }
 
@@ -165,6 +196,9 @@ impl Serving {
     /// Waits until `done`, for about `limit` at most, looking again whenever a unit is installed.
     /// Whether it is done.
     fn wait(&self, limit: Duration, done: impl Fn() -> bool) -> bool {
+        if let Some(schedule) = self.schedule() {
+            return schedule.wait(limit < Duration::MAX, &done);
+        }
         for _ in 0..SPINS {
             if done() {
                 return true;
@@ -219,6 +253,7 @@ pub fn serve_unit(core: &Core, unit: PageIndex) -> Claim {
     if claim != Claim::Mine {
         return claim;
     }
+    core.serving.step(Step::Claimed);
     let region = unit.region();
     let pages = unit_pages(core, region);
     let sources = match core.space.regions.service(region) {
@@ -229,7 +264,9 @@ pub fn serve_unit(core: &Core, unit: PageIndex) -> Claim {
         }
         Service::Zero => unreachable!("a unit of region {} is served, but nothing is to be built", region.0),
     };
+    core.serving.step(Step::Placed);
     page_state::installed(state);
+    core.serving.step(Step::Installed);
     if let Some(sources) = sources {
         wait_for_guests(&core.serving);
         release_sources(core, sources);
@@ -262,12 +299,13 @@ fn build_unit(core: &Core, unit: PageIndex, pages: usize) -> Sources {
         match serving.staging.take(&core.space, pages) {
             Some(piece) => break piece,
             // Held by threads that are building: they give it back without waiting for anybody.
-            None => std::thread::yield_now(),
+            None => serving.yield_now(),
         }
     };
     // SAFETY: the piece is this thread's alone and has room for the pages; the unit was claimed, so
     // it is a page of a destination of the complete plan.
     let sources = unsafe { build_pages(&core.space, unit, pages, piece.address().as_ptr()) };
+    serving.step(Step::Built);
     let request =
         Request { to: core.space.range.page_address(unit), from: piece.address(), bytes: pages * PAGE_BYTES };
     let after = serving.installer.install(page_service, &core.stats, request);
@@ -378,11 +416,14 @@ fn serve_page(core: &Core, page: PageIndex) -> FaultPath {
 /// was installed meanwhile, or there is no staging.
 fn overtake(core: &Core, unit: PageIndex, page: PageIndex) -> bool {
     let serving = &core.serving;
+    serving.step(Step::Overtaking);
     // SeqCst: before the look at the unit's state; pairs with the SeqCst in `page_state::installed` and
     // the load in `wait_for_guests`, so that the holder does not let go of what this thread reads.
     serving.guests.fetch_add(1, Ordering::SeqCst);
+    serving.step(Step::GuestCounted);
     let claimed = core.space.unit_state[unit.index()].load(Ordering::SeqCst) == UnitState::Claimed as u8;
     let filled = page.in_region() < contents_pages(core, page.region());
+    serving.step(Step::GuestEntered);
     let piece = if claimed && filled { serving.staging.take(&core.space, 1) } else { None };
     let overtaken = piece.is_some();
     if let Some(piece) = piece {
@@ -403,7 +444,7 @@ fn overtake(core: &Core, unit: PageIndex, page: PageIndex) -> bool {
 fn wait_for_guests(serving: &Serving) {
     // SeqCst: after the SeqCst store of `Installed`; pairs with the SeqCst in `overtake`.
     while serving.guests.load(Ordering::SeqCst) > 0 {
-        std::thread::yield_now();
+        serving.yield_now();
     }
 }
 

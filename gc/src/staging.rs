@@ -108,7 +108,8 @@ impl Staging {
         }
         let mut piece = self.pieces.pop()?;
         if !piece.fits(pages) {
-            debug_assert_eq!(piece.origin, Origin::Reserved, "what does not fit anything is not put back");
+            // Reserved, or what a short unit left of a drained region. The pages before have left: new ones take
+            // their place.
             piece.used = 0;
         }
         Some(piece)
@@ -161,3 +162,30 @@ impl Staging {
 }
 
 const _: () = assert!(REGION_BYTES == REGION_PAGES * PAGE_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::HeapOptions;
+    use crate::region::Use;
+    use crate::space::{Contents, Role};
+
+    /// Units differ in length: the last one of a destination is shorter.
+    #[test]
+    fn what_is_left_of_a_drained_region_may_be_too_short_for_a_unit() {
+        let options = HeapOptions { limit_bytes: 16 << 20, huge_pages: false, ..HeapOptions::default() };
+        let space = Space::new(&options.resolved().unwrap(), &std::sync::Arc::default()).unwrap();
+        let region =
+            space.allocate_for_collector(Use::Staging, &[Role::Young], Contents::MayBeDirty).unwrap();
+        let staging = Staging::new(space.range.regions());
+        staging.drained(region);
+        for pages in [64, 64, 64, 64, 64, 64, 64, 20, 64, 64] {
+            let piece = staging.take(&space, pages).expect("one is there, and nobody holds it");
+            assert!(piece.fits(pages), "{piece:?} for {pages} pages");
+            staging.give_back(piece, pages, After::Moved);
+        }
+        let mut all = vec![];
+        staging.take_all(|region| all.push(region));
+        assert_eq!(all, [region]);
+    }
+}

@@ -283,6 +283,8 @@ pub struct Statistics {
     pub counters: Counters,
     /// Kernel calls.
     pub calls: CallCounts,
+    /// Answers that were forced ([`crate::options::StressOptions`]).
+    pub forced: CallCounts,
     /// Request of a stop to the last mutator's resumption.
     pub pause: LatencyHistogram,
     /// Request of a stop until mutators may run.
@@ -367,6 +369,7 @@ impl Statistics {
                 .filter(|entry| entry.duration_ns.count > 0)
                 .collect(),
             ioctls: self.calls.entries(),
+            forced_answers: self.forced.entries(),
             last_cycle: self.last_cycle(),
             memory,
         }
@@ -444,6 +447,8 @@ pub struct Snapshot {
     pub phases: Vec<PhaseStatistics>,
     /// Kernel calls by kind and answer.
     pub ioctls: Vec<CallCount>,
+    /// Answers that were forced, by call and kind.
+    pub forced_answers: Vec<CallCount>,
     /// What the last complete cycle did.
     pub last_cycle: CycleSummary,
     /// Memory.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use strikeslip_gc::geometry::REGION_BYTES;
-use strikeslip_gc::options::{Delivery, HeapOptions, Mode, VerifyLevel};
+use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::roots::{ROOT_SLOTS, RootPageKind};
 use strikeslip_gc::stats::Snapshot;
@@ -80,7 +80,7 @@ fn collect_under(
     snapshot
 }
 
-fn mutate_a_graph(options: HeapOptions) {
+fn mutate_a_graph(options: HeapOptions) -> Snapshot {
     let toy = Toy::new(options).expect("a heap");
     let shape = Shape { roots: 64, live_bytes: 8 << 20, medium_one_in: 50, large_one_in: 2000 };
     let snapshot = collect_under(&toy, 12, Pressure::Everything, |mutator, ended| {
@@ -94,6 +94,7 @@ fn mutate_a_graph(options: HeapOptions) {
         assert!(graph.check() > 0, "the graph is not empty");
     });
     assert!(snapshot.counters.evacuated_bytes > 0 && snapshot.counters.verified_objects > 0);
+    snapshot
 }
 
 #[test]
@@ -103,6 +104,43 @@ fn a_graph_agrees_with_its_model_in_every_mode_and_delivery() {
             let verify = if huge_pages { VerifyLevel::Reachable } else { VerifyLevel::Shadow };
             mutate_a_graph(HeapOptions { huge_pages, verify, ..options(mode, delivery) });
         }
+    }
+}
+
+/// Rare answers of the kernel, forced, change nothing that a program sees.
+#[test]
+fn forced_answers_change_no_results() {
+    let mut forced = std::collections::BTreeSet::new();
+    for (mode, delivery) in CONCURRENT {
+        for huge_pages in [false, true] {
+            let answers = ForcedAnswers { seed: 11, per_mille: 400, refuse_moves_after: None };
+            let stress = StressOptions { forced_answers: Some(answers) };
+            let snapshot = mutate_a_graph(HeapOptions { huge_pages, stress, ..options(mode, delivery) });
+            assert!(!snapshot.forced_answers.is_empty(), "{mode}, {delivery}, huge pages: {huge_pages}");
+            forced.extend(snapshot.forced_answers.iter().map(|entry| (entry.call, entry.answer)));
+        }
+    }
+    for call in ["copy", "move"] {
+        for answer in ["again", "partial", "exists", "no-memory"] {
+            assert!(forced.contains(&(call, answer)), "{call} {answer}: {forced:?}");
+        }
+    }
+    assert!(forced.contains(&("move", "busy")), "{forced:?}");
+}
+
+/// When the kernel begins to refuse MOVEs, the rest is copied, in that cycle and in all others.
+#[test]
+fn moves_that_are_refused_become_copies() {
+    for huge_pages in [false, true] {
+        let answers = ForcedAnswers { seed: 12, per_mille: 0, refuse_moves_after: Some(3) };
+        let stress = StressOptions { forced_answers: Some(answers) };
+        let options = options(Mode::ConcurrentMove, Delivery::InPlace);
+        let snapshot = mutate_a_graph(HeapOptions { huge_pages, stress, ..options });
+        let counters = snapshot.counters;
+        assert!(counters.moved_bytes > 0 && counters.copied_bytes > 0, "{counters:?}");
+        let refused: u64 = snapshot.forced_answers.iter().map(|entry| entry.count).sum();
+        // Workers and mutators that had begun to move may each see it once.
+        assert!((1..8).contains(&refused), "{:?}", snapshot.forced_answers);
     }
 }
 

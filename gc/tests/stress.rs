@@ -9,7 +9,7 @@ mod toy_embedder;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use strikeslip_gc::options::{Delivery, HeapOptions, Mode, VerifyLevel};
+use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::roots::{RootPage, RootPageKind};
 
@@ -33,8 +33,17 @@ fn random_options(random: &mut Random) -> HeapOptions {
         verify: VerifyLevel::ALL[random.below(4)],
         automatic: !random.one_in(4),
         low_weight_marking: random.one_in(2),
+        stress: StressOptions { forced_answers: random_answers(random) },
         ..HeapOptions::default()
     }
+}
+
+/// In half of the rounds rare answers of the kernel are forced; in some of these no MOVE is done after a
+/// while.
+fn random_answers(random: &mut Random) -> Option<ForcedAnswers> {
+    let (seed, per_mille) = (random.next(), [20, 100, 400][random.below(3)]);
+    let refuse_moves_after = random.one_in(4).then(|| random.below(5000) as u64);
+    random.one_in(2).then_some(ForcedAnswers { seed, per_mille, refuse_moves_after })
 }
 
 /// A root slot that graphs do not use.

@@ -92,5 +92,5 @@ pub use shape::{Fixed, Object, Typed};
 pub use watchdog::LateMutator;
 
 pub use strikeslip_gc::error::{AllocError as OutOfMemory, HeapError};
-pub use strikeslip_gc::options::{Delivery, HeapOptions, Mode, VerifyLevel};
+pub use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
 pub use strikeslip_gc::stats::Snapshot;

@@ -248,19 +248,37 @@ impl Drop for Reservation {
     }
 }
 
-/// How many pages of a range are there.
-#[cfg(test)]
-pub(super) fn resident_pages(address: usize, bytes: usize) -> usize {
-    let mut pages = vec![0_u8; bytes / PAGE_BYTES];
-    // SAFETY: the vector has a byte for each page, and the call changes nothing else.
+/// Asks the kernel which pages of a range are there: bit 0 of a byte for each.
+fn mincore(address: usize, pages: &mut [u8]) {
+    let bytes = pages.len() * PAGE_BYTES;
+    // SAFETY: the slice has a byte for each page, and the call changes nothing else.
     let answer =
         unsafe { libc::mincore(ptr::with_exposed_provenance_mut(address), bytes, pages.as_mut_ptr()) };
     assert_eq!(answer, 0, "mincore({address:#x}, {bytes:#x})");
-    pages.iter().filter(|&&page| page & 1 == 1).count()
+}
+
+/// Whether the page at `address` is there.
+pub(super) fn is_resident(address: usize) -> bool {
+    let mut page = [0];
+    mincore(address, &mut page);
+    page[0] & 1 == 1
+}
+
+/// Whether each page of a range is there.
+pub(super) fn residency(address: usize, bytes: usize) -> impl Iterator<Item = bool> {
+    let mut pages = vec![0_u8; bytes / PAGE_BYTES];
+    mincore(address, &mut pages);
+    pages.into_iter().map(|page| page & 1 == 1)
+}
+
+/// How many pages of a range are there.
+#[cfg(test)]
+pub(super) fn resident_pages(address: usize, bytes: usize) -> usize {
+    residency(address, bytes).filter(|&is_resident| is_resident).count()
 }
 
 /// Writes to a page without changing it, so that it is there and the process's own.
-fn touch(address: usize) {
+pub(super) fn touch(address: usize) {
     let byte = ptr::with_exposed_provenance_mut::<u8>(address);
     // SAFETY: callers pass an address in a readable and writable mapping of this module's; it is
     // accessed atomically, because others may use it at the same time.

@@ -2,7 +2,7 @@
 //!
 //! Everything above speaks in outcomes ([`Install`]) and `io::Result`, never in error numbers. The
 //! kernel's page operations are behind [`PageService`], which [`uffd::Userfault`] implements on a
-//! real descriptor.
+//! real descriptor, [`simulated::SimulatedPages`] without one, and [`forced::Forcing`] around either.
 //!
 //! Invariants: whatever a signal handler may call (the installing methods of `PageService`, the
 //! futex calls of [`sched`]) allocates nothing, takes no lock and leaves `errno` as it was. Nothing
@@ -12,11 +12,16 @@ use std::io;
 
 use crate::address::{FromAddress, ToAddress};
 
+pub mod forced;
 pub mod mapping;
 pub mod probe;
 pub mod sched;
+#[doc(hidden)]
+pub mod schedule;
 pub(crate) mod side_table;
 pub mod sigbus;
+#[doc(hidden)]
+pub mod simulated;
 pub mod uffd;
 
 /// How the kernel answered a request to install pages (COPY, MOVE, ZEROPAGE).
@@ -79,6 +84,12 @@ pub trait PageService: Send + Sync + std::fmt::Debug {
 
     /// Wakes the threads that wait for a page of the range; they look again.
     fn wake(&self, start: ToAddress, bytes: usize);
+
+    /// In a simulation: which thread goes on. `None`: the system decides.
+    #[doc(hidden)]
+    fn schedule(&self) -> Option<&dyn schedule::Schedule> {
+        None
+    }
 }
 
 /// Restores `errno` when dropped: a signal handler must not change what the interrupted code sees.

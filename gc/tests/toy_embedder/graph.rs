@@ -148,6 +148,14 @@ impl<'a> Graph<'a> {
         Some((address, index))
     }
 
+    /// Follows a few random references, and checks some of the objects found. No safepoint.
+    pub fn roam(&mut self) {
+        let _ = self.walk();
+        if self.random.one_in(4) {
+            self.look();
+        }
+    }
+
     fn random_object(&mut self) -> Object {
         let (random, shape) = (&mut self.random, &self.shape);
         let words = if shape.large_one_in > 0 && random.one_in(shape.large_one_in) {
@@ -236,6 +244,15 @@ impl<'a> Graph<'a> {
         let root = self.random.below(self.roots.len());
         self.roots[root] = found.map(|(_, index)| index);
         self.mutator.set_root(FIRST_ROOT + root, found.map(|(address, _)| address));
+    }
+
+    /// Exchanges two roots: what one held may be reachable from the other only. No safepoint.
+    pub fn swap_roots(&mut self) {
+        let (one, other) = (self.random.below(self.roots.len()), self.random.below(self.roots.len()));
+        self.roots.swap(one, other);
+        let object = self.mutator.root(FIRST_ROOT + one);
+        self.mutator.set_root(FIRST_ROOT + one, self.mutator.root(FIRST_ROOT + other));
+        self.mutator.set_root(FIRST_ROOT + other, object);
     }
 
     /// Checks one object.

@@ -14,17 +14,20 @@ pub mod graph;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use strikeslip_gc::address::ToAddress;
-use strikeslip_gc::context::{Exhausted, MutatorContext};
+use strikeslip_gc::context::{Exhausted, MemoryNeed, MutatorContext};
 use strikeslip_gc::embedder::Embedder;
 use strikeslip_gc::error::{AllocError, HeapError};
 use strikeslip_gc::heap::Heap;
 use strikeslip_gc::layout::{Header, Layout, LayoutId, Tail, register_layout};
 use strikeslip_gc::options::HeapOptions;
 use strikeslip_gc::roots::{ROOT_SLOTS, RootPage, RootPageKind};
+use strikeslip_gc::simulation::SimulatedHeap;
+use strikeslip_gc::sys::schedule::{Schedule, Step};
+use strikeslip_gc::sys::simulated::SimulatedPages;
 
 /// The layouts that tests use.
 #[derive(Copy, Clone, Debug)]
@@ -88,10 +91,24 @@ struct State {
     requested: Option<Instant>,
 }
 
+/// What takes the place of the system in a simulation.
+struct Simulation {
+    heap: Weak<SimulatedHeap>,
+    pages: Arc<SimulatedPages>,
+    schedule: Arc<dyn Schedule>,
+}
+
+impl Simulation {
+    fn heap(&self) -> Arc<SimulatedHeap> {
+        self.heap.upgrade().expect("the heap outlives its mutators")
+    }
+}
+
 #[derive(Default)]
 struct Registry {
     state: Mutex<State>,
     changed: Condvar,
+    simulation: OnceLock<Simulation>,
     /// To report pauses that nobody waited for.
     heap: Mutex<Option<Heap>>,
 }
@@ -101,13 +118,35 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if let Some(simulation) = self.simulation.get() {
+            drop(state);
+            simulation.schedule.yield_now();
+            return self.lock();
+        }
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before a mutator touches this address.
+    fn access(&self, address: usize) {
+        let address = ToAddress::new(address);
+        if let Some(simulation) = self.simulation.get()
+            && simulation.pages.is_missing(address)
+        {
+            simulation.heap().access(address);
+        }
+    }
+
+    fn wait_for_memory(&self, heap: &Heap, need: MemoryNeed) -> Result<(), AllocError> {
+        match self.simulation.get() {
+            Some(simulation) => simulation.heap().wait_for_memory(need),
+            None => heap.wait_for_memory(need),
+        }
     }
 
     /// Waits until the world runs; whoever is the last to do so ends the pause.
     fn run_again<'a>(
-        &self,
+        &'a self,
         mut state: MutexGuard<'a, State>,
         member: &Arc<Member>,
         heap: &Heap,
@@ -216,6 +255,23 @@ impl Toy {
         Ok(Self { heap, registry })
     }
 
+    /// A heap whose page service is simulated, for mutators on the schedule's threads.
+    pub fn simulated(
+        options: HeapOptions,
+        schedule: Arc<dyn Schedule>,
+        seed: u64,
+    ) -> Result<(Self, Arc<SimulatedHeap>), HeapError> {
+        let registry = Arc::new(Registry::default());
+        let seam = Arc::new(Seam(registry.clone()));
+        let simulated = Arc::new(SimulatedHeap::new(options, seam, schedule.clone(), seed)?);
+        let (heap, pages) = (Arc::downgrade(&simulated), simulated.pages().clone());
+        let simulation = Simulation { heap, pages, schedule };
+        assert!(registry.simulation.set(simulation).is_ok(), "the registry is new");
+        let heap = simulated.heap.clone();
+        *registry.heap.lock().unwrap_or_else(PoisonError::into_inner) = Some(heap.clone());
+        Ok((Self { heap, registry }, simulated))
+    }
+
     /// Makes the calling thread a mutator.
     pub fn attach(&self) -> Mutator {
         let mut state = self.registry.lock();
@@ -247,6 +303,7 @@ pub struct Mutator {
 impl Drop for Mutator {
     fn drop(&mut self) {
         for page in self.pages.take() {
+            self.registry.access(page.slots().as_ptr().addr());
             page.slots().iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
             self.heap.roots().free(page);
         }
@@ -268,7 +325,8 @@ impl Drop for Mutator {
 impl Mutator {
     /// Adds a page of root slots; returns the number of its first slot.
     pub fn add_roots(&self, kind: RootPageKind) -> usize {
-        let page = self.heap.roots().allocate(kind).expect("the root window is not full");
+        let access = |address: ToAddress| self.registry.access(address.get());
+        let page = self.heap.roots().allocate_with(kind, access).expect("the root window is not full");
         let mut pages = self.pages.borrow_mut();
         pages.push(page);
         (pages.len() - 1) * ROOT_SLOTS
@@ -277,12 +335,16 @@ impl Mutator {
     /// Frees the last page of root slots.
     pub fn drop_roots(&self) {
         let page = self.pages.borrow_mut().pop().expect("a page");
+        self.registry.access(page.slots().as_ptr().addr());
         page.slots().iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
         self.heap.roots().free(page);
     }
 
     /// A safepoint.
     pub fn poll(&self) {
+        if let Some(simulation) = self.registry.simulation.get() {
+            simulation.schedule.step(Step::Mutated);
+        }
         if self.member.attention.load(Ordering::Relaxed) {
             self.answer();
         }
@@ -336,15 +398,28 @@ impl Mutator {
             match allocate(&self.member.context, header, header.object_bytes()) {
                 Ok(object) => return Ok(object),
                 Err(Exhausted::Never(error)) => return Err(error),
-                Err(Exhausted::Wait(need)) => self.blocked(|| self.heap.wait_for_memory(need))?,
+                Err(Exhausted::Wait(need)) => {
+                    self.blocked(|| self.registry.wait_for_memory(&self.heap, need))?;
+                }
             }
         }
+    }
+
+    /// A root slot, there to be used.
+    fn root_slot<'a>(&self, pages: &'a [RootPage], slot: usize) -> &'a AtomicU64 {
+        self.present(&pages[slot / ROOT_SLOTS].slots()[slot % ROOT_SLOTS])
+    }
+
+    /// In a simulation, serves the fault that the access of `cell` would be.
+    fn present<'a>(&self, cell: &'a AtomicU64) -> &'a AtomicU64 {
+        self.registry.access(std::ptr::from_ref(cell).addr());
+        cell
     }
 
     /// Puts a reference (or none) into a root slot.
     pub fn set_root(&self, slot: usize, object: Option<ToAddress>) {
         let pages = self.pages.borrow();
-        let slot = &pages[slot / ROOT_SLOTS].slots()[slot % ROOT_SLOTS];
+        let slot = self.root_slot(&pages, slot);
         match object {
             Some(object) => self.member.context.store_root(slot, object),
             None => slot.store(0, Ordering::Relaxed),
@@ -353,19 +428,19 @@ impl Mutator {
 
     /// The reference in a root slot.
     pub fn root(&self, slot: usize) -> Option<ToAddress> {
-        let value = self.pages.borrow()[slot / ROOT_SLOTS].slots()[slot % ROOT_SLOTS].load(Ordering::Relaxed);
+        let value = self.root_slot(&self.pages.borrow(), slot).load(Ordering::Relaxed);
         (value != 0).then(|| ToAddress::new(value as usize))
     }
 
     /// Puts a reference into a slot of a page that mutators share.
     pub fn publish(&self, page: &RootPage, slot: usize, object: ToAddress) {
-        self.member.context.store_root(&page.slots()[slot], object);
+        self.member.context.store_root(self.present(&page.slots()[slot]), object);
     }
 
     /// Loads a reference from a page that mutators share.
     pub fn subscribe(&self, page: &RootPage, slot: usize) -> Option<ToAddress> {
         // Acquire: pairs with the Release in `MutatorContext::store_root`.
-        let value = page.slots()[slot].load(Ordering::Acquire);
+        let value = self.present(&page.slots()[slot]).load(Ordering::Acquire);
         (value != 0).then(|| ToAddress::new(value as usize))
     }
 
@@ -373,7 +448,7 @@ impl Mutator {
     fn cell(&self, object: ToAddress, word: usize) -> &AtomicU64 {
         // SAFETY: tests pass a reference that they loaded since the last safepoint, and a word inside
         // the object; words are accessed atomically only.
-        unsafe { &*object.offset(word * 8).as_ptr::<AtomicU64>() }
+        self.present(unsafe { &*object.offset(word * 8).as_ptr::<AtomicU64>() })
     }
 
     /// Stores a reference through the barrier.

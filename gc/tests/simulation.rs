@@ -1,0 +1,302 @@
+//! Whole cycles on the simulated page service, with schedules chosen by `shuttle`.
+//!
+//! Needs no userfaultfd. A run is told by its seed: options, workload, forced answers, what the page service
+//! chooses, and the order in which mutators, workers, the controller and (with delivery by pool) the reader and
+//! the pool make their steps. Mutators compare what they read with a model in ordinary memory.
+//!
+//! `STRIKESLIP_SIMULATION_SEEDS` is how many seeds to try (the default takes some seconds), beginning with
+//! `STRIKESLIP_SIMULATION_FIRST`; `STRIKESLIP_SIMULATION_SEED` is the only one. A run that fails, or ends the process, says its seed.
+
+mod toy_embedder;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
+
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config, FailurePersistence, MaxSteps, Runner, thread};
+use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
+use strikeslip_gc::plan::Pressure;
+use strikeslip_gc::simulation::SimulatedHeap;
+use strikeslip_gc::stats::Snapshot;
+use strikeslip_gc::sys::schedule::{Schedule, Step};
+
+use toy_embedder::Toy;
+use toy_embedder::graph::{Graph, Random, Shape, mix};
+
+/// Lets `shuttle` choose.
+#[derive(Debug)]
+struct Shuttle;
+
+impl Schedule for Shuttle {
+    fn step(&self, _step: Step) {
+        // Without a hint that this thread waits for anything.
+        thread::sleep(Duration::ZERO);
+    }
+
+    fn yield_now(&self) {
+        thread::yield_now();
+    }
+
+    fn wait(&self, limited: bool, done: &dyn Fn() -> bool) -> bool {
+        while !done() {
+            if limited && thread_rng().gen_ratio(1, 4) {
+                return false;
+            }
+            thread::yield_now();
+        }
+        true
+    }
+
+    fn run_workers(&self, count: usize, work: &(dyn Fn() + Sync)) {
+        thread::scope(|scope| {
+            for _ in 0..count {
+                scope.spawn(work);
+            }
+        });
+    }
+}
+
+/// What was seen over all runs: fault paths, and answers that were forced.
+#[derive(Debug, Default)]
+struct Seen {
+    cycles: u64,
+    faults: BTreeMap<String, u64>,
+    forced: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    fn add(&mut self, snapshot: &Snapshot) {
+        self.cycles += snapshot.counters.cycles;
+        for path in &snapshot.fault_paths {
+            *self.faults.entry(format!("{:?}", path.path)).or_default() += path.latency_ns.count;
+        }
+        for forced in &snapshot.forced_answers {
+            *self.forced.entry(format!("{} {}", forced.call, forced.answer)).or_default() += forced.count;
+        }
+    }
+}
+
+fn random_options(random: &mut Random) -> HeapOptions {
+    let pick = |random: &mut Random, of: &[usize]| of[random.below(of.len())];
+    let forced = ForcedAnswers {
+        seed: random.next(),
+        per_mille: [50, 200, 600][random.below(3)],
+        refuse_moves_after: random.one_in(3).then(|| random.below(12) as u64),
+    };
+    HeapOptions {
+        limit_bytes: (24 + random.below(40)) << 20,
+        mode: [Mode::ConcurrentMove, Mode::ConcurrentMove, Mode::ConcurrentCopy][random.below(3)],
+        delivery: Some(Delivery::ALL[random.below(2)]),
+        workers: [1, 1, 2, 3][random.below(4)],
+        mark_workers: 1 + random.below(2),
+        huge_pages: random.one_in(2),
+        buffer_bytes: pick(random, &[1 << 10, 4 << 10, 32 << 10]),
+        evacuate_below: [0.5, 0.75, 1.0][random.below(3)],
+        patch_budget: pick(random, &[0, 0, 16, 256]),
+        verify: VerifyLevel::ALL[random.below(4)],
+        automatic: false,
+        low_weight_marking: false,
+        stress: StressOptions { forced_answers: (!random.one_in(3)).then_some(forced) },
+        ..HeapOptions::default()
+    }
+}
+
+/// One run, on threads of `shuttle`. Returns what happened, and the digest of the page service's calls.
+fn run(seed: u64) -> (Snapshot, u64) {
+    let mut random = Random(mix(seed));
+    let options = random_options(&mut random);
+    let mutators = 1 + random.below(4);
+    let shape = Shape {
+        // The last: more pages than are rewritten in the pause.
+        roots: [30, 300, 2000, 10_000, 30_000][random.below(5)],
+        live_bytes: options.limit_bytes / (3 * mutators),
+        // The first: few objects for many root pages.
+        medium_one_in: [2, 6, 12, 50][random.below(4)],
+        large_one_in: [0, 100, 400][random.below(3)],
+    };
+    let steps = 500 + random.below(1500);
+    let pool = options.delivery == Some(Delivery::Pool);
+    let (toy, heap) = Toy::simulated(options, Arc::new(Shuttle), random.next()).expect("a heap");
+    let (toy, running) = (Arc::new(toy), Arc::new(AtomicUsize::new(mutators)));
+    let ended = Arc::new(AtomicBool::new(false));
+    let mut threads = vec![];
+    for nth in 0..mutators as u64 {
+        let (toy, running) = (toy.clone(), running.clone());
+        threads.push(thread::spawn(move || {
+            run_mutator(&toy, seed ^ mix(nth + 1), shape, steps);
+            running.fetch_sub(1, Ordering::Relaxed);
+        }));
+    }
+    if pool {
+        threads.push(repeat(&heap, &ended, |heap| _ = heap.read_events()));
+        threads.push(repeat(&heap, &ended, SimulatedHeap::drain_faults));
+    }
+    let pressures = [Pressure::Normal, Pressure::High, Pressure::Everything, Pressure::Everything];
+    while running.load(Ordering::Relaxed) > 0 {
+        // So that there is something to compact.
+        for _ in 0..random.below(1000) {
+            Shuttle.step(Step::Mutated);
+        }
+        // A mutator that waits in a blocked state has to be chosen too, whatever its priority.
+        thread::yield_now();
+        heap.collect(pressures[random.below(4)]);
+    }
+    ended.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().expect("a thread that did not panic"));
+    (heap.heap.snapshot(), heap.digest())
+}
+
+/// A thread that attaches and detaches twice, at any time in a cycle.
+fn run_mutator(toy: &Toy, seed: u64, shape: Shape, steps: usize) {
+    for (seed, steps) in [(seed, steps), (mix(seed), steps / 3)] {
+        mutate(toy, seed, shape, steps);
+        Shuttle.step(Step::Mutated);
+    }
+}
+
+fn mutate(toy: &Toy, seed: u64, shape: Shape, steps: usize) {
+    let mutator = toy.attach();
+    let mut graph = Graph::new(&mutator, seed, shape);
+    for step in 0..steps {
+        // Out of memory is legitimate: large objects need regions side by side.
+        let _ = graph.step();
+        graph.roam();
+        graph.swap_roots();
+        if step % 256 == 0 {
+            graph.check();
+        }
+    }
+    graph.check();
+}
+
+/// A thread that does `work` until all else has ended.
+fn repeat(
+    heap: &Arc<SimulatedHeap>,
+    ended: &Arc<AtomicBool>,
+    work: fn(&SimulatedHeap),
+) -> thread::JoinHandle<()> {
+    let (heap, ended) = (heap.clone(), ended.clone());
+    thread::spawn(move || {
+        while !ended.load(Ordering::Relaxed) {
+            work(&heap);
+            thread::yield_now();
+        }
+    })
+}
+
+/// The seed of the run at hand, for a process that ends in the middle of it.
+static SEED: AtomicU64 = AtomicU64::new(0);
+
+/// Has the seed written when the collector stops the process.
+fn tell_seed_on_abort() {
+    extern "C" fn tell(_signal: libc::c_int) {
+        let mut line = *b"STRIKESLIP_SIMULATION_SEED=00000000000000000000 repeats this\n";
+        let mut seed = SEED.load(Ordering::Relaxed);
+        for digit in line[27..47].iter_mut().rev() {
+            *digit = b'0' + (seed % 10) as u8;
+            seed /= 10;
+        }
+        // SAFETY: the line is as long as is said.
+        let _ = unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handler only writes; when it returns, `abort` ends the process.
+        unsafe { libc::signal(libc::SIGABRT, tell as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+    });
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.stack_size = 1 << 20;
+    // The seed is enough.
+    config.failure_persistence = FailurePersistence::None;
+    config.max_steps = MaxSteps::FailAfter(2_000_000);
+    config.silence_warnings = true;
+    config
+}
+
+/// Runs `seed` under a scheduler. A failure says the seed.
+fn simulate(seed: u64, scheduler: impl Scheduler + 'static, seen: &Arc<Mutex<Seen>>) -> u64 {
+    tell_seed_on_abort();
+    SEED.store(seed, Ordering::Relaxed);
+    let all = Arc::new(AtomicU64::new(0));
+    let (into, seen) = (all.clone(), seen.clone());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        Runner::new(scheduler, config()).run(move || {
+            let (snapshot, digest) = run(seed);
+            into.store(mix(into.load(Ordering::Relaxed) ^ digest), Ordering::Relaxed);
+            seen.lock().unwrap_or_else(PoisonError::into_inner).add(&snapshot);
+        });
+    }));
+    if let Err(panic) = outcome {
+        eprintln!("STRIKESLIP_SIMULATION_SEED={seed} repeats this");
+        resume_unwind(panic);
+    }
+    all.load(Ordering::Relaxed)
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// The seeds to try: `count`, unless the environment says otherwise.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let one = number("STRIKESLIP_SIMULATION_SEED");
+    let first = one.or_else(|| number("STRIKESLIP_SIMULATION_FIRST")).unwrap_or(0);
+    let count = one.map_or_else(|| number("STRIKESLIP_SIMULATION_SEEDS").unwrap_or(count), |_| 1);
+    first..first + count
+}
+
+/// One simulation at a time: the seed that is told on an abort is one.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn random_schedules_agree_with_their_models() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = Arc::default();
+    for seed in seeds(80) {
+        simulate(seed, RandomScheduler::new_from_seed(seed, 1), &seen);
+    }
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    println!("{seen:#?}");
+    if number("STRIKESLIP_SIMULATION_SEED").is_some() {
+        return;
+    }
+    for path in ["Built", "Returned", "Waited", "Overtaken", "Zero", "Present"] {
+        assert!(seen.faults.contains_key(path), "no fault was {path}: {seen:?}");
+    }
+    let common = ["again", "exists", "no-memory", "partial"];
+    let forced = common.iter().flat_map(|answer| [format!("copy {answer}"), format!("move {answer}")]);
+    let others = ["move busy", "move invalid", "zeropage again"].map(str::to_owned);
+    for forced in forced.chain(others) {
+        assert!(seen.forced.contains_key(&forced), "{forced} was not forced: {seen:?}");
+    }
+}
+
+/// Each thread has a priority, and only a few changes of priorities: finds what needs one thread to be held
+/// up for long.
+#[test]
+fn schedules_by_priority_agree_with_their_models() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = Arc::default();
+    for seed in seeds(10) {
+        // The first run is for counting steps: the changes of the others are spread over as many.
+        simulate(seed, PctScheduler::new_from_seed(seed, 4, 4), &seen);
+    }
+}
+
+#[test]
+fn a_seed_tells_the_whole_run() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let digest = |seed| simulate(seed, RandomScheduler::new_from_seed(seed, 1), &Arc::default());
+    for seed in [3, 4] {
+        assert_eq!(digest(seed), digest(seed), "seed {seed}");
+    }
+    assert_ne!(digest(3), digest(4));
+}
