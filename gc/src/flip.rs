@@ -181,9 +181,11 @@ fn group(core: &Core, taken: &[RegionIndex], preparation: &mut Preparation) {
 /// nobody waits for a page.
 fn reserve_staging(core: &Core) {
     let order = [Role::Young, Role::YoungMarking, Role::Old];
-    let builders = core.options.workers * if core.options.delivery == Some(Delivery::InPlace) { 2 } else { 1 };
+    let builders =
+        core.options.workers * if core.options.delivery == Some(Delivery::InPlace) { 2 } else { 1 };
     for _ in 0..builders {
-        let Some(region) = core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty) else {
+        let Some(region) = core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty)
+        else {
             break;
         };
         // Refused (the window may be registered): its pages come when they are written.
