@@ -195,6 +195,12 @@ impl CallCounts {
         self.0[call as usize][answer as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// All calls with all answers.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().flatten().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     fn entries(&self) -> Vec<CallCount> {
         let mut entries = vec![];
         for (call, call_name) in CALLS {

@@ -142,3 +142,80 @@ impl PageService for Forcing {
         self.inner.schedule()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A kernel that does what it is asked to, and notes how many bytes.
+    #[derive(Debug, Default)]
+    struct Obliging(Mutex<usize>);
+
+    impl Obliging {
+        fn done(&self, bytes: usize) -> Install {
+            *self.0.lock().unwrap() += bytes;
+            Install::Done
+        }
+    }
+
+    impl PageService for Obliging {
+        fn register(&self, _start: ToAddress, _bytes: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn unregister(&self, _start: ToAddress, _bytes: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn copy(&self, _to: ToAddress, _from: FromAddress, bytes: usize) -> Install {
+            self.done(bytes)
+        }
+        fn zero(&self, _to: ToAddress, bytes: usize) -> Install {
+            self.done(bytes)
+        }
+        fn move_pages(&self, _to: ToAddress, _from: FromAddress, bytes: usize) -> Install {
+            self.done(bytes)
+        }
+        fn wake(&self, _start: ToAddress, _bytes: usize) {}
+    }
+
+    fn forcing(answers: ForcedAnswers) -> (Arc<Obliging>, Forcing) {
+        let kernel = Arc::new(Obliging::default());
+        (kernel.clone(), Forcing::new(kernel, answers, Arc::default()))
+    }
+
+    #[test]
+    fn what_is_said_to_be_done_was_done() {
+        let (kernel, forcing) = forcing(ForcedAnswers { seed: 5, per_mille: 900, refuse_moves_after: None });
+        let (to, from, bytes) = (ToAddress::new(0), FromAddress::new(0), 32 * PAGE_BYTES);
+        let mut forced = 0;
+        for nth in 0..3000 {
+            let answer = match nth % 3 {
+                0 => forcing.copy(to, from, bytes),
+                1 => forcing.zero(to, bytes),
+                _ => forcing.move_pages(to, from, bytes),
+            };
+            let expected = match answer {
+                Install::Done => bytes,
+                Install::Partial { bytes: part } if part > 0 && part < bytes => part,
+                Install::Exists => PAGE_BYTES,
+                Install::Again | Install::NoMemory => 0,
+                Install::Busy if nth % 3 == 2 => 0,
+                other => panic!("{other:?} is never an answer to this"),
+            };
+            forced += u64::from(answer != Install::Done);
+            assert_eq!(std::mem::take(&mut *kernel.0.lock().unwrap()), expected, "{answer:?}");
+        }
+        assert!((2400..3000).contains(&forced), "{forced} of 3000, at 900 of 1000");
+        assert_eq!(forcing.stats.forced.total(), forced);
+    }
+
+    #[test]
+    fn moves_are_refused_from_one_on() {
+        let (_, forcing) = forcing(ForcedAnswers { seed: 5, per_mille: 0, refuse_moves_after: Some(2) });
+        let (to, from) = (ToAddress::new(0), FromAddress::new(0));
+        let answers = [0; 4].map(|_| forcing.move_pages(to, from, PAGE_BYTES));
+        assert_eq!(answers, [Install::Done, Install::Done, Install::Invalid, Install::Invalid]);
+        assert_eq!(forcing.copy(to, from, PAGE_BYTES), Install::Done);
+    }
+}

@@ -282,5 +282,25 @@ pub(super) fn touch(address: usize) {
     let byte = ptr::with_exposed_provenance_mut::<u8>(address);
     // SAFETY: callers pass an address in a readable and writable mapping of this module's; it is
     // accessed atomically, because others may use it at the same time.
-    unsafe { AtomicU8::from_ptr(byte) }.fetch_or(0, Ordering::Relaxed);
+    let byte = unsafe { AtomicU8::from_ptr(byte) };
+    // A zero that the compiler knows would make this a read, or nothing.
+    byte.fetch_or(std::hint::black_box(0), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_touched_page_is_there_and_the_others_are_not() {
+        // SAFETY: the kernel chooses a free address.
+        let address = unsafe { map(0, 4 * PAGE_BYTES, READ_WRITE) }.unwrap();
+        // SAFETY: the mapping is this test's; there is nothing in it to be lost.
+        let small_pages = unsafe { advise(address, 4 * PAGE_BYTES, libc::MADV_NOHUGEPAGE) };
+        assert!(small_pages.is_ok() || !is_resident(address));
+        touch(address + PAGE_BYTES);
+        assert_eq!(residency(address, 4 * PAGE_BYTES).collect::<Vec<_>>(), [false, true, false, false]);
+        // SAFETY: the mapping is this test's.
+        unsafe { unmap(address, 4 * PAGE_BYTES) };
+    }
 }

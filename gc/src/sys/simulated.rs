@@ -308,3 +308,93 @@ impl PageService for SimulatedPages {
         Some(&*self.schedule)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::WindowIndex;
+    use crate::sys::mapping::Reservation;
+
+    /// One thread.
+    #[derive(Debug)]
+    struct Alone;
+
+    impl Schedule for Alone {
+        fn step(&self, _step: Step) {}
+        fn yield_now(&self) {
+            panic!("there is no other thread");
+        }
+        fn wait(&self, _limited: bool, done: &dyn Fn() -> bool) -> bool {
+            done()
+        }
+        fn run_workers(&self, count: usize, work: &(dyn Fn() + Sync)) {
+            (0..count).for_each(|_| work());
+        }
+    }
+
+    /// The first window is registered, but for its first page, which is there; the second is a source of
+    /// sevens.
+    fn two_windows() -> (Reservation, SimulatedPages, ToAddress, FromAddress) {
+        let reservation = Reservation::new(2).unwrap();
+        (0..2).for_each(|window| reservation.open_window(WindowIndex(window), false).unwrap());
+        let pages = SimulatedPages::new(reservation.range(), Arc::new(Alone), 1).unwrap();
+        let to = reservation.range().window_address(WindowIndex(0));
+        let from = FromAddress::new(reservation.range().window_address(WindowIndex(1)).get());
+        // SAFETY: the windows are open, and nobody else has an address in them.
+        unsafe { std::ptr::write_bytes(from.as_ptr::<u8>(), 7, 8 * PAGE_BYTES) };
+        touch(to.get());
+        pages.register(to, WINDOW_BYTES).unwrap();
+        (reservation, pages, to, from)
+    }
+
+    fn byte(address: usize) -> u8 {
+        // SAFETY: tests read windows that are open.
+        unsafe { std::ptr::with_exposed_provenance::<u8>(address).read() }
+    }
+
+    #[test]
+    fn pages_are_there_after_they_were_installed_and_not_before() {
+        let (_reservation, pages, to, from) = two_windows();
+        let page = |nth| to.offset(nth * PAGE_BYTES);
+        assert!(!pages.is_missing(to) && pages.is_missing(page(1)));
+        assert_eq!(pages.copy(page(1), from, 2 * PAGE_BYTES), Install::Done);
+        assert_eq!((byte(page(2).get()), byte(from.get())), (7, 7));
+        assert_eq!(pages.zero(page(3), PAGE_BYTES), Install::Done);
+        assert_eq!(pages.move_pages(page(4), from, 2 * PAGE_BYTES), Install::Done);
+        assert_eq!((byte(page(5).get()), is_resident(from.get())), (7, false), "moved away");
+        assert!((1..6).all(|nth| !pages.is_missing(page(nth))) && pages.is_missing(page(6)));
+        // Nothing is there to be moved any more: a hole stays one.
+        assert_eq!(pages.move_pages(page(6), from, PAGE_BYTES), Install::Done);
+        assert!(pages.is_missing(page(6)));
+    }
+
+    #[test]
+    fn refusals_are_those_of_the_kernel() {
+        let (_reservation, pages, to, from) = two_windows();
+        let page = |nth| to.offset(nth * PAGE_BYTES);
+        assert_eq!(pages.copy(to, from, PAGE_BYTES), Install::Exists);
+        assert_eq!(pages.zero(page(3), PAGE_BYTES), Install::Done);
+        assert_eq!(pages.copy(page(1), from, 4 * PAGE_BYTES), Install::Partial { bytes: 2 * PAGE_BYTES });
+        assert_eq!(pages.move_pages(page(3), from, PAGE_BYTES), Install::Exists);
+        assert_eq!(byte(from.get()), 7, "what was not moved is still there");
+        pages.unregister(to, WINDOW_BYTES).unwrap();
+        assert_eq!(pages.copy(page(8), from, PAGE_BYTES), Install::Missing);
+        assert!(!pages.is_missing(page(8)));
+    }
+
+    #[test]
+    #[should_panic(expected = "was touched before it was installed")]
+    fn a_page_that_was_touched_is_noticed() {
+        let (_reservation, pages, to, from) = two_windows();
+        touch(to.get() + PAGE_BYTES);
+        let _ = pages.copy(to.offset(PAGE_BYTES), from, PAGE_BYTES);
+    }
+
+    #[test]
+    #[should_panic(expected = "is a source, and missing itself")]
+    fn a_source_that_is_missing_is_noticed() {
+        let (_reservation, pages, to, from) = two_windows();
+        pages.register(ToAddress::new(from.get()), WINDOW_BYTES).unwrap();
+        let _ = pages.copy(to.offset(PAGE_BYTES), from.offset(9 * PAGE_BYTES), PAGE_BYTES);
+    }
+}
