@@ -104,6 +104,17 @@ fn memory_rows(finished: &Finished, rows: &mut Vec<Row>) {
     push(rows, "live / limit", heap);
     let peak = format!("{} / {}", Bytes(memory.peak_used_bytes), Bytes(memory.peak_resident_bytes));
     push(rows, "peak used / resident", peak);
+    let held = &memory.held_at_peak;
+    let parts = [
+        ("objects", held.objects),
+        ("evacuated", held.evacuated + held.drained),
+        ("destinations", held.destinations),
+        ("staging", held.staging + held.copied),
+        ("free", held.free),
+    ];
+    let parts = parts.into_iter().filter(|&(_, bytes)| bytes > 0);
+    let parts: Vec<_> = parts.map(|(name, bytes)| format!("{name} {}", Bytes(bytes))).collect();
+    push(rows, "  held at the peak", parts.join(", "));
 }
 
 fn index_rows(index: &IndexFigures, finished: &Finished, rows: &mut Vec<Row>) {

@@ -9,15 +9,15 @@
 //!    that the rest of a buffer in use is zero.
 //! 3. Mutators cut fresh regions (objects born marked) only after every mutator's barrier is on.
 
-use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{RegionIndex, ToAddress};
 use crate::geometry::{REGION_BYTES, WINDOW_BYTES};
 use crate::layout::Header;
 use crate::region::Use;
 use crate::space::Space;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A region that several mutators cut pieces from.
 #[derive(Debug)]
@@ -31,48 +31,48 @@ pub struct SharedRegion {
 impl SharedRegion {
     /// Without a region yet; regions get this use.
     #[must_use]
-    pub const fn new(usage: Use) -> Self {
+    pub fn new(usage: Use) -> Self {
         Self { usage, state: AtomicU64::new(0), refill: Mutex::new(()) }
     }
 
     /// Cuts `bytes` of zeroed memory. `None`: no region is left.
     pub fn cut(&self, space: &Space, bytes: usize) -> Option<ToAddress> {
+        let (region, top) = self.cut_piece(bytes, || space.allocate_region(self.usage))?;
+        space.regions.record(region).top.fetch_max((top + bytes) as u32, Ordering::Relaxed);
+        Some(zeroed(space, region, top, bytes))
+    }
+
+    /// Cuts a piece of a region: which one, and where it begins. If the region has no room for it, `allocate` gives
+    /// a new one.
+    pub(crate) fn cut_piece(
+        &self,
+        bytes: usize,
+        allocate: impl Fn() -> Option<RegionIndex>,
+    ) -> Option<(RegionIndex, usize)> {
         debug_assert!(bytes <= REGION_BYTES);
         loop {
             // Acquire: pairs with the Release in `refill`, so that the region's record is seen.
             let state = self.state.load(Ordering::Acquire);
             let top = (state & u64::from(u32::MAX)) as usize;
             if state == 0 || top + bytes > REGION_BYTES {
-                self.refill(space, state)?;
+                self.refill(state, &allocate)?;
                 continue;
             }
             let new = state + bytes as u64;
             // Relaxed: the piece is private to whoever cuts it.
             if self.state.compare_exchange_weak(state, new, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                let region = RegionIndex((state >> 32) as u32 - 1);
-                space.regions.record(region).top.fetch_max((top + bytes) as u32, Ordering::Relaxed);
-                return Some(self.zeroed(space, region, top, bytes));
+                return Some((RegionIndex((state >> 32) as u32 - 1), top));
             }
         }
     }
 
-    fn zeroed(&self, space: &Space, region: RegionIndex, top: usize, bytes: usize) -> ToAddress {
-        let address = space.range.region_address(region).offset(top);
-        if space.regions.record(region).dirty.load(Ordering::Relaxed) {
-            // SAFETY: the piece [top, top + bytes) was cut by this thread alone and lies in a region
-            // that is in use, mapped and not registered or served with zeros.
-            unsafe { std::ptr::write_bytes(address.as_ptr::<u8>(), 0, bytes) };
-        }
-        address
-    }
-
     /// Replaces the region seen in `state` by a new one.
-    fn refill(&self, space: &Space, state: u64) -> Option<()> {
+    fn refill(&self, state: u64, allocate: impl Fn() -> Option<RegionIndex>) -> Option<()> {
         let _guard = self.refill.lock().unwrap_or_else(PoisonError::into_inner);
         if self.state.load(Ordering::Relaxed) != state {
             return Some(());
         }
-        let region = space.allocate_region(self.usage)?;
+        let region = allocate()?;
         // Release: pairs with the Acquire in `cut`. A concurrent cut of the old region lost its race
         // if this replaces the state it saw; `close` may have cleared it, which is as good.
         self.state.store((u64::from(region.0) + 1) << 32, Ordering::Release);
@@ -82,8 +82,20 @@ impl SharedRegion {
     /// Lets go of the region: the next piece comes from a new one.
     pub fn close(&self) {
         let _guard = self.refill.lock().unwrap_or_else(PoisonError::into_inner);
-        self.state.store(0, Ordering::Relaxed);
+        // A swap rather than a store: loom puts it between two cuts, as hardware does with either.
+        self.state.swap(0, Ordering::Relaxed);
     }
+}
+
+/// The address of a piece of a region, whose memory is zero then.
+fn zeroed(space: &Space, region: RegionIndex, top: usize, bytes: usize) -> ToAddress {
+    let address = space.range.region_address(region).offset(top);
+    if space.regions.record(region).dirty.load(Ordering::Relaxed) {
+        // SAFETY: the piece [top, top + bytes) was cut by this thread alone and lies in a region
+        // that is in use, mapped and not registered or served with zeros.
+        unsafe { std::ptr::write_bytes(address.as_ptr::<u8>(), 0, bytes) };
+    }
+    address
 }
 
 /// The shared regions of a heap.

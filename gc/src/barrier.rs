@@ -7,16 +7,15 @@
 //! reference into a candidate region, to be rewritten at the flip). A region of which too many slots
 //! are recorded overflows: no more are recorded, and the plan scans it instead.
 
-use std::sync::atomic::Ordering;
-
-use crossbeam_queue::SegQueue;
-
-use crate::address::{RegionIndex, WordIndex};
-use crate::region::Class;
+use crate::address::{RegionIndex, ToAddress, WordIndex};
+use crate::livemap::LiveMap;
+use crate::region::{Class, Regions};
 use crate::space::Space;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{SegQueue, UnsafeCell};
 
 /// Entries of a buffer.
-pub const BUFFER_ENTRIES: usize = 512;
+pub const BUFFER_ENTRIES: usize = if cfg!(loom) { 2 } else { 512 };
 /// Most slots that are recorded for one region. Beyond about this many, walking the region's
 /// objects is cheaper than a list, and the list would be as large as the live map.
 pub const REGION_SLOTS_MAX: u32 = 2048;
@@ -51,6 +50,68 @@ impl Buffer {
     pub fn clear(&mut self) {
         self.length = 0;
     }
+}
+
+/// A mutator's buffers. Used by one party at a time, as its context (see [`crate::context`]).
+#[derive(Debug)]
+pub struct Records {
+    shades: UnsafeCell<Box<Buffer>>,
+    slots: UnsafeCell<Box<Buffer>>,
+}
+
+impl Records {
+    /// Empty buffers.
+    #[must_use]
+    pub fn new(queues: &BarrierQueues) -> Self {
+        Self { shades: UnsafeCell::new(queues.empty()), slots: UnsafeCell::new(queues.empty()) }
+    }
+
+    /// Adds an entry; a buffer that is full then is handed over.
+    ///
+    /// # Safety
+    /// The caller owns the mutator's context.
+    pub unsafe fn push(&self, queues: &BarrierQueues, kind: Recorded, entry: WordIndex) {
+        let buffer = match kind {
+            Recorded::Shades => &self.shades,
+            Recorded::Slots => &self.slots,
+        };
+        // SAFETY: the caller owns the context, and no reference into the cell outlives the closure.
+        buffer.with_mut(|buffer| unsafe {
+            if (*buffer).push(entry) {
+                queues.hand_over(kind, &mut *buffer);
+            }
+        });
+    }
+
+    /// Hands all entries over.
+    ///
+    /// # Safety
+    /// The caller owns the mutator's context.
+    pub unsafe fn hand_over(&self, queues: &BarrierQueues) {
+        for (kind, buffer) in [(Recorded::Shades, &self.shades), (Recorded::Slots, &self.slots)] {
+            // SAFETY: as in `push`.
+            buffer.with_mut(|buffer| unsafe { queues.hand_over(kind, &mut *buffer) });
+        }
+    }
+}
+
+/// What a store into a slot shades while marking: the value that is there, and the new one.
+#[inline]
+pub fn shade_both(slot: &AtomicU64, new: Option<ToAddress>, mut shade: impl FnMut(ToAddress)) {
+    let old = slot.load(Ordering::Relaxed);
+    if old != 0 {
+        shade(ToAddress::new(old as usize));
+    }
+    if let Some(new) = new {
+        shade(new);
+    }
+}
+
+/// Whether a shaded object has to be recorded: it is neither marked nor born marked.
+#[inline]
+#[must_use]
+pub fn is_white(regions: &Regions, live: &LiveMap, object: WordIndex) -> bool {
+    regions.class(object.region()) != Class::Fresh && !live.is_marked(object)
 }
 
 /// Exchange of buffers between mutators and the collector.

@@ -10,7 +10,6 @@
 //! 2. The same destination page built twice has the same contents.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{ChunkIndex, PageIndex, RegionIndex, WordIndex};
 use crate::forward::{Patcher, forward_word, forwarded, prefetch_forwarding};
@@ -22,6 +21,7 @@ use crate::layout::{Header, Tail};
 use crate::region::{Use, Verdict};
 use crate::roots::ROOT_SLOTS;
 use crate::space::Space;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The evacuated regions that a piece of a destination was built from: `first` and those after it in
 /// evacuation order, `count` in all.

@@ -1,13 +1,13 @@
 //! Which mode and delivery a heap uses: what was asked for, what the system offers, and a line that
 //! says so.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::HeapError;
 use crate::options::{Delivery, HeapOptions, Mode};
 use crate::stats::Statistics;
 use crate::sys::probe::{Capabilities, probe};
-use crate::sys::uffd::Userfault;
+use crate::sys::uffd::{FaultReader, Userfault};
 
 /// What was chosen, and why.
 #[derive(Clone, Debug)]
@@ -22,10 +22,20 @@ pub struct Choice {
     pub line: String,
 }
 
-/// What the system offers; found out once a process, with real faults.
-pub fn capabilities() -> &'static Capabilities {
-    static CAPABILITIES: OnceLock<Capabilities> = OnceLock::new();
-    CAPABILITIES.get_or_init(probe)
+/// What the system offers, found out with real faults. Kept for the process if nothing was refused: a refusal
+/// may pass (there was no free descriptor, say), so the next heap asks again.
+fn capabilities() -> Arc<Capabilities> {
+    static KEPT: Mutex<Option<Arc<Capabilities>>> = Mutex::new(None);
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(capabilities) = &*kept {
+        return capabilities.clone();
+    }
+    let found = Arc::new(probe());
+    let deliveries = Delivery::ALL.iter().all(|&delivery| found.delivery(delivery).is_ok());
+    if deliveries && found.take.is_ok() && found.moves().is_ok() {
+        *kept = Some(found.clone());
+    }
+    found
 }
 
 /// Chooses for these options.
@@ -43,7 +53,7 @@ pub fn choose(options: &HeapOptions) -> Result<Choice, HeapError> {
         let reason = format!("regions cannot be taken: {reason}");
         return fall_back(options, Mode::StopTheWorld, None, huge_pages, reason);
     }
-    let delivery = match pick_delivery(offered, options.delivery) {
+    let delivery = match pick_delivery(&offered, options.delivery) {
         Ok(delivery) => delivery,
         Err(reason) => return fall_back(options, Mode::StopTheWorld, None, huge_pages, reason),
     };
@@ -87,16 +97,45 @@ fn fall_back(
     Ok(Choice { mode, delivery, huge_pages, line })
 }
 
+/// What serves faults in a concurrent mode.
+#[derive(Clone, Debug)]
+pub(crate) struct Faults {
+    pub(crate) userfault: Arc<Userfault>,
+    /// Reads the events of delivery by pool.
+    pub(crate) reader: Option<Arc<FaultReader>>,
+}
+
 impl Choice {
-    /// Opens what serves faults in this mode.
+    /// Opens what serves faults in this mode. Where it worked when it was probed, but does not now (the last
+    /// descriptor is gone, say), the choice falls back.
     ///
     /// # Errors
-    /// [`HeapError::ModeUnavailable`]: it worked when it was probed, but does not now.
-    pub(crate) fn open(&self, stats: &Arc<Statistics>) -> Result<Option<Arc<Userfault>>, HeapError> {
+    /// [`HeapError::ModeUnavailable`] if falling back is not allowed.
+    pub(crate) fn open(
+        &mut self,
+        options: &HeapOptions,
+        stats: &Arc<Statistics>,
+    ) -> Result<Option<Faults>, HeapError> {
         let Some(delivery) = self.delivery else { return Ok(None) };
-        match Userfault::open(delivery) {
-            Ok(userfault) => Ok(Some(Arc::new(userfault.with_counts(stats.clone())))),
-            Err(error) => Err(HeapError::ModeUnavailable { mode: self.mode, reason: error.to_string() }),
+        match open_faults(delivery, stats) {
+            Ok(faults) => Ok(Some(faults)),
+            Err(reason) => {
+                *self = fall_back(options, Mode::StopTheWorld, None, self.huge_pages, reason)?;
+                Ok(None)
+            }
         }
     }
+}
+
+fn open_faults(delivery: Delivery, stats: &Arc<Statistics>) -> Result<Faults, String> {
+    let userfault = Userfault::open(delivery).map_err(|error| error.to_string())?;
+    let userfault = Arc::new(userfault.with_counts(stats.clone()));
+    let reader = match delivery {
+        Delivery::Pool => {
+            let reader = FaultReader::new(userfault.clone());
+            Some(Arc::new(reader.map_err(|error| format!("fault events cannot be read: {error}"))?))
+        }
+        Delivery::InPlace => None,
+    };
+    Ok(Faults { userfault, reader })
 }

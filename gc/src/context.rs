@@ -9,19 +9,19 @@
 //! 2. `marking` is set and cleared by the collector only, and for all mutators in one handshake or
 //!    pause.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{ToAddress, WordIndex};
 use crate::alloc::{allocate_large, largest_object};
-use crate::barrier::{Buffer, Recorded};
+use crate::barrier::{Recorded, Records, is_white, shade_both};
 use crate::core::Core;
 use crate::error::AllocError;
 use crate::geometry::{LARGE_OBJECT_BYTES, REGION_BYTES, WORD_BYTES};
 use crate::layout::Header;
 use crate::region::Class;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Why an allocation could not be satisfied at once.
 #[derive(Copy, Clone, Debug)]
@@ -49,8 +49,7 @@ pub struct MutatorContext {
     /// Where the current buffer began (statistics).
     begin: Cell<usize>,
     marking: Cell<bool>,
-    shades: UnsafeCell<Box<Buffer>>,
-    slots: UnsafeCell<Box<Buffer>>,
+    records: Records,
 }
 
 impl fmt::Debug for MutatorContext {
@@ -69,8 +68,7 @@ impl MutatorContext {
             limit: Cell::new(0),
             begin: Cell::new(0),
             marking: Cell::new(core.barrier_is_on()),
-            shades: UnsafeCell::new(core.barrier.empty()),
-            slots: UnsafeCell::new(core.barrier.empty()),
+            records: Records::new(&core.barrier),
             core,
         }
     }
@@ -191,12 +189,8 @@ impl MutatorContext {
     #[cold]
     #[inline(never)]
     fn barrier(&self, slot: &AtomicU64, value: Option<ToAddress>) {
-        let old = slot.load(Ordering::Relaxed);
-        if old != 0 {
-            self.shade_marking(ToAddress::new(old as usize));
-        }
+        shade_both(slot, value, |object| self.shade_marking(object));
         if let Some(new) = value {
-            self.shade_marking(new);
             let space = &self.core.space;
             let slot = space.range.word_at(std::ptr::from_ref(slot).expose_provenance());
             if self.core.barrier.wants_slot(space, slot.region(), space.range.region(new)) {
@@ -242,22 +236,14 @@ impl MutatorContext {
     fn shade_marking(&self, object: ToAddress) {
         let space = &self.core.space;
         let word = space.range.word(object);
-        if space.regions.class(word.region()) != Class::Fresh && !space.live.is_marked(word) {
+        if is_white(&space.regions, &space.live, word) {
             self.push(Recorded::Shades, word);
         }
     }
 
     fn push(&self, kind: Recorded, entry: WordIndex) {
-        let buffer = match kind {
-            Recorded::Shades => &self.shades,
-            Recorded::Slots => &self.slots,
-        };
-        // SAFETY: the module's contract: only one party uses the context at a time, and no reference
-        // into the cell outlives this function.
-        let buffer = unsafe { &mut *buffer.get() };
-        if buffer.push(entry) {
-            self.core.barrier.hand_over(kind, buffer);
-        }
+        // SAFETY: the module's contract: only one party uses the context at a time.
+        unsafe { self.records.push(&self.core.barrier, kind, entry) };
     }
 
     /// Cuts a new buffer.
@@ -293,10 +279,7 @@ impl MutatorContext {
     /// Hands the barrier's records over to the collector.
     pub(crate) fn hand_over_records(&self) {
         // SAFETY: as in `push`.
-        unsafe {
-            self.core.barrier.hand_over(Recorded::Shades, &mut *self.shades.get());
-            self.core.barrier.hand_over(Recorded::Slots, &mut *self.slots.get());
-        }
+        unsafe { self.records.hand_over(&self.core.barrier) };
     }
 
     #[cold]

@@ -20,6 +20,11 @@ use crate::space::Space;
 /// Free memory after which time without a cycle is given back to the system.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// Complete cycles under pressure that must not have helped before memory counts as exhausted. One is
+/// not enough: what it freed may have gone to other threads, and what they dropped meanwhile only the
+/// next one finds.
+const CYCLES_BEFORE_LIMIT: u64 = 3;
+
 #[derive(Debug, Default)]
 struct State {
     requested: Option<(Trigger, Pressure)>,
@@ -141,8 +146,8 @@ impl Control {
     /// Waits until `space` has what is needed.
     ///
     /// # Errors
-    /// [`AllocError::HeapLimit`] when a whole cycle that began after the need arose, with memory
-    /// known to be short, has not freed enough.
+    /// [`AllocError::HeapLimit`] when [`CYCLES_BEFORE_LIMIT`] whole cycles that began after the need
+    /// arose, the last of them with memory known to be short, have not freed enough.
     pub fn wait_for_memory(&self, space: &Space, need: MemoryNeed) -> Result<(), AllocError> {
         let mut state = self.lock();
         loop {
@@ -163,17 +168,19 @@ impl Control {
         self.look_for_memory(&mut self.lock(), space, need)
     }
 
-    /// `None`: a cycle was asked for.
+    /// `None`: a cycle was asked for, or goes on and gives memory back.
     fn look_for_memory(
         &self,
         state: &mut State,
         space: &Space,
         need: MemoryNeed,
     ) -> Option<Result<(), AllocError>> {
-        if space.has_run(need.bytes.div_ceil(REGION_BYTES)) {
-            return Some(Ok(()));
+        let regions = need.bytes.div_ceil(REGION_BYTES);
+        if space.has_run(regions) {
+            // Compaction gives memory back, or ends: no cycle needs to be asked for.
+            return if space.waits_for_compaction(regions) { None } else { Some(Ok(())) };
         }
-        if state.completed_under_pressure > need.cycles_begun {
+        if state.completed_under_pressure >= need.cycles_begun + CYCLES_BEFORE_LIMIT {
             let limit = space.limit() * REGION_BYTES;
             return Some(Err(AllocError::HeapLimit { bytes: need.bytes, limit }));
         }

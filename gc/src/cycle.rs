@@ -14,8 +14,8 @@ use crate::delivery::FaultQueue;
 use crate::embedder::WorldStopped;
 use crate::events::{CycleSummary, Phase, Trigger};
 use crate::flip::{self, Compacting};
-use crate::geometry::REGION_BYTES;
-use crate::mark::{Marked, Marking};
+use crate::geometry::{PAGE_BYTES, REGION_BYTES};
+use crate::mark::{Marked, Marking, until_clean};
 use crate::options::{Mode, VerifyLevel};
 use crate::plan::{Plan, Pressure, concurrent_plan};
 use crate::reclaim;
@@ -48,7 +48,7 @@ pub fn run(core: &Core, pools: &Pools, trigger: Trigger, pressure: Pressure) {
         ..CycleSummary::default()
     };
     let allocated = core.stats.counters.allocated_bytes.load(Ordering::Relaxed);
-    core.space.set_resident_target(core.space.used() + 2);
+    core.space.begin_cycle();
     if core.options.mode == Mode::StopTheWorld {
         stop_the_world(core, pools, pressure, &mut summary);
     } else {
@@ -70,8 +70,19 @@ fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut Cycl
         return;
     }
     let prepared = phase(core, Phase::Plan, || flip::concurrent_prepare(core, &mut plan));
-    let preparation =
-        prepared.unwrap_or_else(|error| panic!("plan: destinations cannot be registered: {error}"));
+    let preparation = match prepared {
+        Ok(preparation) => preparation,
+        Err(error) => {
+            drop(gate);
+            core.stats.counters.flips_refused.fetch_add(1, Ordering::Relaxed);
+            core.tell(|listener| listener.flip_refused(&error));
+            phase(core, Phase::Reclaim, || {
+                end_without_flip(core);
+                plan.evacuated.iter().for_each(|&region| core.space.regions.set_class(region, Class::New));
+            });
+            return;
+        }
+    };
     let compacting = pause(core, summary, |world| {
         let shadow = verify::before_flip(core);
         let compacting = flip::pause_flip(core, plan, preparation, world);
@@ -155,16 +166,15 @@ fn choose_candidates(core: &Core, pressure: Pressure) {
     }
 }
 
-/// Steps 2 and 3: rounds of marking until a handshake brings nothing new.
+/// Steps 2 and 3.
 fn mark(core: &Core, pools: &Pools) -> Marked {
     let marking = Marking::new(core, core.options.mark_workers);
-    loop {
-        marking.round(&pools.mark);
-        core.handshake(&|context| context.hand_over_records());
-        if !marking.has_news() {
-            return marking.finish();
-        }
-    }
+    until_clean(
+        || marking.round(&pools.mark),
+        || core.handshake(&|context| context.hand_over_records()),
+        || marking.has_news(),
+    );
+    marking.finish()
 }
 
 /// Step 6: the one pause.
@@ -245,9 +255,12 @@ fn note_flip(core: &Core, compacting: &Compacting, summary: &mut CycleSummary) {
 fn finish(core: &Core, allocated_before: u64, summary: &mut CycleSummary) {
     let allocated = core.stats.counters.allocated_bytes.load(Ordering::Relaxed) - allocated_before;
     let used = core.space.used();
+    core.space.end_cycle();
     core.control.set_trigger(core.space.limit(), used, allocated as usize / REGION_BYTES);
     core.space.trim(core.control.trigger_regions().max(used) + 2);
     summary.used_after_bytes = (used * REGION_BYTES) as u64;
+    summary.allocated_bytes = allocated;
+    summary.peak_resident_bytes = (core.space.account.cycle_peak_pages() * PAGE_BYTES) as u64;
     core.stats.record_cycle(summary);
     core.tell(|listener| listener.cycle_ended(summary));
 }

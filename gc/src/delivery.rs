@@ -11,7 +11,6 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_queue::SegQueue;
 use rayon::ThreadPool;
 
 use crate::address::ToAddress;
@@ -20,6 +19,7 @@ use crate::geometry::STRIDE_BYTES;
 use crate::reclaim::release_drained;
 use crate::region::Service;
 use crate::serve::serve_fault;
+use crate::sync::SegQueue;
 use crate::sys::sigbus::{self, Registration};
 use crate::sys::uffd::{FaultBatch, FaultReader, Waited};
 
@@ -49,17 +49,33 @@ pub struct FaultQueue(SegQueue<ToAddress>);
 impl FaultQueue {
     /// What the reader does with a fault: it waits here for the pool, or is served at once.
     pub(crate) fn accept(&self, core: &Core, address: ToAddress) {
-        // A worker that reads a page of from-space that nobody ever wrote faults too, if the window is
-        // registered; it must not wait for a worker.
-        if is_zero(core, address) { serve_fault(core, address) } else { self.0.push(address) }
+        self.deliver(std::iter::once(address), serve_if_zero(core), || ());
     }
 
     /// Serves all faults that wait, and gives back what was drained by it.
     pub fn drain(&self, core: &Core) {
-        while let Some(address) = self.0.pop() {
+        self.drain_with(|address| {
             serve_fault(core, address);
             release_drained(core);
+        });
+    }
+
+    pub(crate) fn drain_with(&self, serve: impl Fn(ToAddress)) {
+        while let Some(address) = self.0.pop() {
+            serve(address);
         }
+    }
+
+    /// What the reader does with faults: those that `serve_at_once` does not serve are queued, and `spawn` has
+    /// the queue drained by a thread of the pool.
+    pub(crate) fn deliver(
+        &self,
+        faults: impl Iterator<Item = ToAddress>,
+        serve_at_once: impl Fn(ToAddress) -> bool,
+        spawn: impl FnOnce(),
+    ) {
+        faults.filter(|&address| !serve_at_once(address)).for_each(|address| self.0.push(address));
+        spawn();
     }
 }
 
@@ -111,9 +127,11 @@ fn read_faults(core: &Arc<Core>, reader: &FaultReader, queue: &Arc<FaultQueue>, 
             Ok(Waited::Stopped) => return,
             Ok(Waited::TimedOut) => {}
             Ok(Waited::Faults) => {
-                batch.addresses().iter().for_each(|&address| queue.accept(core, address));
-                let (core, queue) = (core.clone(), queue.clone());
-                pool.spawn(move || queue.drain(&core));
+                let faults = batch.addresses().iter().copied();
+                queue.deliver(faults, serve_if_zero(core), || {
+                    let (core, queue) = (core.clone(), queue.clone());
+                    pool.spawn(move || queue.drain(&core));
+                });
             }
             // Mutators wait for their pages, and nobody would hear of it.
             Err(error) => {
@@ -123,8 +141,16 @@ fn read_faults(core: &Arc<Core>, reader: &FaultReader, queue: &Arc<FaultQueue>, 
     }
 }
 
-fn is_zero(core: &Core, address: ToAddress) -> bool {
-    core.space.regions.service(core.space.range.region(address)) == Service::Zero
+/// Serves a fault if zeros are all it needs. A worker that reads a page of from-space that nobody ever wrote
+/// faults too, if the window is registered; it must not wait for a worker.
+fn serve_if_zero(core: &Core) -> impl Fn(ToAddress) -> bool {
+    |address| {
+        let is_zero = core.space.regions.service(core.space.range.region(address)) == Service::Zero;
+        if is_zero {
+            serve_fault(core, address);
+        }
+        is_zero
+    }
 }
 
 impl Drop for Running {

@@ -21,7 +21,8 @@ pub enum AllocError {
         /// The heap's limit in bytes.
         limit: usize,
     },
-    /// The system refused memory or address space.
+    /// There is no address space left: the root window is full. (Memory for objects is asked for by touching
+    /// it, which the system does not refuse; it ends processes instead.)
     #[error("the system refused {bytes} bytes of memory")]
     SystemRefused {
         /// Bytes asked for.

@@ -104,6 +104,10 @@ pub struct CycleSummary {
     pub used_before_bytes: u64,
     /// Bytes in use after the cycle (whole regions).
     pub used_after_bytes: u64,
+    /// Bytes that mutators allocated during the cycle.
+    pub allocated_bytes: u64,
+    /// Most bytes of memory that the heap held during the cycle (without root slots and side tables).
+    pub peak_resident_bytes: u64,
 }
 
 /// Receives the collector's events. All methods have empty bodies by default.
@@ -120,6 +124,8 @@ pub trait Listener: Send + Sync {
     fn pause_ended(&self, _since_request: Duration) {}
     /// A mutator's fault was served. May run in a signal handler.
     fn fault_served(&self, _path: FaultPath, _latency: Duration) {}
+    /// The system refused a registration before the flip: the cycle ends without one, and evacuates nothing.
+    fn flip_refused(&self, _error: &std::io::Error) {}
     /// A mutator waited for memory.
     fn memory_waited(&self, _waited: Duration) {}
     /// A cycle is complete: all memory is back.

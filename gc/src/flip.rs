@@ -10,16 +10,18 @@
 //! holds, and by how short that time is); the patch budget; hot root pages (one a thread); one
 //! `mremap` a taken run or window; one registration a window.
 //!
+//! A run that the system refuses to have taken (it has no room for another mapping) is rewritten in the
+//! pause: longer, but nothing is lost.
+//!
 //! Invariants:
 //! 1. After the pause no mutator holds, and no page it can reach contains, an address in an
 //!    evacuated region.
 //! 2. `mremap` comes first, registration second: the kernel moves registered pages one by one.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::address::{RegionIndex, ToAddress, WindowIndex, WordIndex};
+use crate::address::{PageIndex, RegionIndex, ToAddress, WindowIndex, WordIndex};
 use crate::barrier::Recorded;
 use crate::build::rewrite_region;
 use crate::core::Core;
@@ -28,10 +30,11 @@ use crate::forward::patch;
 use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
 use crate::options::Delivery;
 use crate::plan::{Plan, slot_needs_rewriting};
-use crate::reclaim::release_drained;
+use crate::reclaim::{self, give_back_parts, release_drained};
 use crate::region::{Class, Service, Use, Verdict};
 use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT, release_sources};
 use crate::space::{Contents, Role};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::PageService;
 
 /// Paged root pages that are rewritten in the pause rather than taken: about 1 µs each, and taking even one
@@ -56,12 +59,14 @@ pub struct Preparation {
     slots: Vec<WordIndex>,
     /// Regions that hold slots to be rewritten, but must not be taken: something in them is pinned.
     scanned_in_pause: Vec<RegionIndex>,
-    runs: Vec<Run>,
-    windows: Vec<WindowIndex>,
+    /// Runs of regions to be taken.
+    pub runs: Vec<Run>,
+    /// Windows to be taken whole.
+    pub windows: Vec<WindowIndex>,
     /// Windows to be registered in the pause.
-    register: Vec<WindowIndex>,
+    pub register: Vec<WindowIndex>,
     /// Windows registered already.
-    registered: Vec<WindowIndex>,
+    pub registered: Vec<WindowIndex>,
 }
 
 /// What is being compacted: only reclaim ends it.
@@ -94,7 +99,8 @@ impl Run {
         (core.space.range.region_address(self.first), self.regions as usize * REGION_BYTES)
     }
 
-    fn iter(self) -> impl Iterator<Item = RegionIndex> {
+    /// The regions.
+    pub fn iter(self) -> impl Iterator<Item = RegionIndex> {
         (self.first.0..self.first.0 + self.regions).map(RegionIndex)
     }
 }
@@ -102,11 +108,22 @@ impl Run {
 /// Decides what is rewritten in the pause and what is taken; registers destinations; begins service.
 ///
 /// # Errors
-/// The kernel refuses a registration. Nothing has been changed for mutators then.
+/// The kernel refuses a registration. Nothing has been changed for mutators then, and all that was prepared is
+/// undone: no region is evacuated or about to be taken.
 pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparation> {
     let mut preparation = Preparation::default();
+    match prepare(core, plan, &mut preparation) {
+        Ok(()) => Ok(preparation),
+        Err(error) => {
+            reclaim::abandon(core, plan, &preparation);
+            Err(error)
+        }
+    }
+}
+
+fn prepare(core: &Core, plan: &mut Plan, preparation: &mut Preparation) -> io::Result<()> {
     core.serving.activate(std::mem::take(&mut plan.slots));
-    let mut taken = divide(core, plan, &mut preparation);
+    let mut taken = divide(core, plan, preparation);
     let space = &core.space;
     let moves = |object| space.regions.verdict(space.range.region(object)) == Verdict::Evacuate;
     let (root_pages, root_regions) = core.roots.recheck(moves);
@@ -114,7 +131,7 @@ pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparatio
         taken.extend(root_regions);
     }
     taken.sort_unstable();
-    group(core, &taken, &mut preparation);
+    group(core, &taken, preparation);
     for &region in &taken {
         core.space.regions.record(region).to_be_taken.store(true, Ordering::Relaxed);
     }
@@ -125,12 +142,13 @@ pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparatio
         core.space.window(window).taken_whole.store(true, Ordering::Relaxed);
         core.space.trim_window(window);
     }
+    space.set_compacting(true);
     reserve_staging(core);
-    register_destinations(core, plan, &mut preparation)?;
+    register_destinations(core, plan, preparation)?;
     // What mutators recorded while the plan was made, so that little is left for the pause.
     core.handshake(&|context| context.hand_over_records());
     for_each_late_slot(core, |slot| preparation.slots.push(slot));
-    Ok(preparation)
+    Ok(())
 }
 
 /// Slots within the budget go to the pause, fewest first; the regions of the others are taken.
@@ -183,7 +201,11 @@ fn reserve_staging(core: &Core) {
     let order = [Role::Young, Role::YoungMarking, Role::Old];
     let builders =
         core.options.workers * if core.options.delivery == Some(Delivery::InPlace) { 2 } else { 1 };
-    for _ in 0..builders {
+    for nth in 0..builders {
+        // Where memory is short, they take turns.
+        if nth > 0 && core.space.is_too_much(1) {
+            break;
+        }
         let Some(region) = core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty)
         else {
             break;
@@ -202,7 +224,11 @@ fn register_destinations(core: &Core, plan: &Plan, preparation: &mut Preparation
     windows.retain(|window| !preparation.register.contains(window));
     for window in windows {
         core.space.window(window).registered.store(true, Ordering::Relaxed);
-        register(core, window)?;
+        let start = core.space.range.window_address(window);
+        if let Err(error) = page_service(core).try_register(start, WINDOW_BYTES) {
+            core.space.window(window).registered.store(false, Ordering::Relaxed);
+            return Err(error);
+        }
         preparation.registered.push(window);
     }
     Ok(())
@@ -239,7 +265,7 @@ fn is_to_be_taken(core: &Core, region: RegionIndex) -> bool {
         || core.space.window(region.window()).taken_whole.load(Ordering::Relaxed)
 }
 
-/// The pause. Must not fail: what the kernel can refuse here leaves no way back.
+/// The pause. Must not fail: a registration that the kernel refuses here leaves no way back.
 pub fn pause_flip(
     core: &Core,
     plan: Plan,
@@ -256,7 +282,7 @@ pub fn pause_flip(
     }
     rewrite_roots(core);
     let patch_time = start.elapsed();
-    take(core, &preparation);
+    patched += take(core, &mut preparation);
     let take_time = start.elapsed() - patch_time;
     let mut missing = vec![];
     let mut units = announce_taken(core, &preparation, &mut missing);
@@ -319,32 +345,62 @@ fn patch_slots(core: &Core, slots: &[WordIndex]) -> u64 {
 
 /// Rewrites the hot root pages, and those noted pages that are not taken.
 pub fn rewrite_roots(core: &Core) {
-    let rewrite = |page| {
-        for slot in core.roots.slots(page) {
-            patch(&core.space, slot);
-        }
-    };
-    core.roots.hot_pages().for_each(rewrite);
+    core.roots.hot_pages().for_each(|page| rewrite_root_page(core, page));
     for region in core.roots.paged_regions() {
         if !is_to_be_taken(core, region) {
-            core.roots.noted_pages_of(region).for_each(rewrite);
+            core.roots.noted_pages_of(region).for_each(|page| rewrite_root_page(core, page));
         }
     }
 }
 
-fn take(core: &Core, preparation: &Preparation) {
-    let windows =
-        preparation.windows.iter().map(|&window| (core.space.range.window_address(window), WINDOW_BYTES));
-    for (start, bytes) in preparation.runs.iter().map(|run| run.range(core)).chain(windows) {
-        if let Err(error) = core.space.reservation.take(start, bytes) {
-            panic!("flip: {bytes} bytes at {:#x} cannot be taken: {error}", start.get());
-        }
+fn rewrite_root_page(core: &Core, page: PageIndex) {
+    for slot in core.roots.slots(page) {
+        patch(&core.space, slot);
     }
+}
+
+/// Takes runs and windows, and registers. What cannot be taken leaves the preparation, and is rewritten here;
+/// returns how many slots that changed.
+fn take(core: &Core, preparation: &mut Preparation) -> u64 {
+    let reservation = &core.space.reservation;
+    let mut patched = 0;
+    preparation.runs.retain(|run| {
+        let (start, bytes) = run.range(core);
+        let taken = reservation.take(start, bytes).is_ok();
+        if !taken {
+            patched += rewrite_untaken(core, run.iter());
+        }
+        taken
+    });
+    preparation.windows.retain(|&window| {
+        let start = core.space.range.window_address(window);
+        let taken = reservation.take(start, WINDOW_BYTES).is_ok();
+        if !taken {
+            core.space.window(window).taken_whole.store(false, Ordering::Relaxed);
+            patched += rewrite_untaken(core, window.regions());
+        }
+        taken
+    });
     for &window in &preparation.register {
         if let Err(error) = register(core, window) {
             panic!("flip: window {} cannot be registered: {error}", window.0);
         }
     }
+    patched
+}
+
+/// Rewrites what would have been rewritten when the regions were served. Before their window is registered.
+fn rewrite_untaken(core: &Core, regions: impl Iterator<Item = RegionIndex>) -> u64 {
+    let mut patched = 0;
+    for region in regions {
+        core.space.regions.record(region).to_be_taken.store(false, Ordering::Relaxed);
+        match core.space.regions.usage(region) {
+            Use::Free | Use::Destination | Use::Staging => {}
+            Use::Roots => core.roots.noted_pages_of(region).for_each(|page| rewrite_root_page(core, page)),
+            _ => patched += rewrite_region(&core.space, region, core.serving.slots_of(core, region)),
+        }
+    }
+    patched
 }
 
 /// Notes how the taken regions are served. Returns the number of units.
@@ -422,7 +478,10 @@ fn build_in_place(core: &Core, region: RegionIndex) {
     // SAFETY: a destination is empty, mapped, not registered in this mode, and built by this task
     // alone; it holds `pages` pages.
     let sources = unsafe { crate::build::build_pages(&core.space, region.first_page(), pages, to.as_ptr()) };
+    // Touched for the first time, a huge page comes whole.
+    core.space.add_pages(region, if core.options.huge_pages { REGION_PAGES } else { pages });
     core.space.complete_destination(region);
+    give_back_parts(core, region.first_page(), pages, sources);
     release_sources(core, sources);
     release_drained(core);
     core.stats.counters.built_in_place_bytes.fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);

@@ -10,11 +10,10 @@
 //!
 //! Source: the offset vector of the Compressor (Kermany and Petrank, PLDI 2006).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::address::{ToAddress, WordIndex};
 use crate::region::Verdict;
 use crate::space::Space;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// New word of the object that begins at `word`, in an evacuated region.
 #[inline]

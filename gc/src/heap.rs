@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::address::{HeapRange, ToAddress};
-use crate::choice::{self, Choice};
+use crate::choice::{self, Choice, Faults};
 use crate::context::{MemoryNeed, MutatorContext};
 use crate::control::Order;
 use crate::core::Core;
@@ -15,7 +15,7 @@ use crate::delivery::{self, FaultQueue, Running};
 use crate::embedder::Embedder;
 use crate::error::{AllocError, HeapError};
 use crate::events::Listener;
-use crate::geometry::REGION_BYTES;
+use crate::geometry::{PAGE_BYTES, REGION_BYTES, STRIDE_BYTES};
 use crate::options::{Delivery, HeapOptions, Mode};
 use crate::plan::Pressure;
 use crate::roots::RootSpace;
@@ -24,7 +24,6 @@ use crate::space::Space;
 use crate::stats::{Memory, Snapshot, Statistics};
 use crate::sys::PageService;
 use crate::sys::forced::Forcing;
-use crate::sys::uffd::FaultReader;
 
 /// A heap. Cloning gives another handle of the same heap; it ends with the last one.
 #[derive(Clone)]
@@ -34,6 +33,8 @@ struct Inner {
     core: Arc<Core>,
     choice: Choice,
     controller: Mutex<Option<JoinHandle<()>>>,
+    /// The process that created the heap.
+    process: u32,
 }
 
 impl fmt::Debug for Heap {
@@ -44,6 +45,10 @@ impl fmt::Debug for Heap {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // A child has no controller to wait for.
+            return;
+        }
         self.core.control.stop();
         if let Some(controller) = self.controller.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // The last handle may go away on the controller itself, inside a listener.
@@ -64,20 +69,23 @@ impl Heap {
     /// [`HeapError`].
     pub fn new(options: HeapOptions, embedder: Arc<dyn Embedder>) -> Result<Self, HeapError> {
         let mut options = options.resolved()?;
-        let choice = choice::choose(&options)?;
+        check_room(&options)?;
+        let stats = Arc::new(Statistics::default());
+        let mut choice = choice::choose(&options)?;
+        let faults = choice.open(&options, &stats)?;
         options.mode = choice.mode;
         options.delivery = choice.delivery;
         options.huge_pages &= choice.huge_pages;
-        let stats = Arc::new(Statistics::default());
         let space = Arc::new(Space::new(&options, &stats)?);
-        let userfault = choice.open(&stats)?;
-        let pages = userfault.clone().map(|service| with_forced_answers(service, &options, &stats));
+        let userfault = faults.as_ref().map(|faults| faults.userfault.clone());
+        let pages = userfault.map(|service| with_forced_answers(service, &options, &stats));
         let serving = Serving::new(space.range.regions(), options.mode, pages);
         let core = Arc::new(Core::new(options, space, stats, serving, embedder));
-        let heap = Inner { core: core.clone(), choice, controller: Mutex::new(None) };
+        let process = std::process::id();
+        let heap = Inner { core: core.clone(), choice, controller: Mutex::new(None), process };
         if core.options.mode != Mode::NoGc {
             let pools = Pools::new(&core.options)?;
-            let running = start_delivery(&core, userfault, &pools)?;
+            let running = start_delivery(&core, faults, &pools)?;
             let controller = std::thread::Builder::new()
                 .name("strikeslip-gc".into())
                 .spawn(move || control(&core, &pools, running))
@@ -89,7 +97,15 @@ impl Heap {
 
     /// A heap without threads of its own: a simulation runs its cycles.
     pub(crate) fn without_threads(core: Arc<Core>, choice: Choice) -> Self {
-        Self(Arc::new(Inner { core, choice, controller: Mutex::new(None) }))
+        let process = std::process::id();
+        Self(Arc::new(Inner { core, choice, controller: Mutex::new(None), process }))
+    }
+
+    /// Whether this process inherited the heap by a `fork`. It has neither its memory nor its threads then: an
+    /// access to an object ends in `SIGSEGV`, and nothing may be asked of the heap. It may be dropped.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.0.process != std::process::id()
     }
 
     /// Mode in use.
@@ -148,7 +164,7 @@ impl Heap {
     /// Waits until there is memory for what an allocation needed. Call it in a blocked state.
     ///
     /// # Errors
-    /// [`AllocError::HeapLimit`] if a whole cycle that began since did not free enough.
+    /// [`AllocError::HeapLimit`] if three whole cycles that began since did not free enough.
     pub fn wait_for_memory(&self, need: MemoryNeed) -> Result<(), AllocError> {
         let start = Instant::now();
         let result = self.0.core.control.wait_for_memory(&self.0.core.space, need);
@@ -221,6 +237,7 @@ impl Heap {
     pub fn memory(&self) -> Memory {
         let space = &self.0.core.space;
         let bytes = |regions: usize| (regions * REGION_BYTES) as u64;
+        let pages = |pages: usize| (pages * PAGE_BYTES) as u64;
         let last = self.0.core.stats.last_cycle();
         let since = bytes(space.used()).saturating_sub(last.used_after_bytes);
         Memory {
@@ -228,8 +245,11 @@ impl Heap {
             used_bytes: bytes(space.used()),
             peak_used_bytes: bytes(space.peak_used()),
             live_bytes: if last.cycle == 0 { bytes(space.used()) } else { last.marked_bytes + since },
-            resident_bytes: bytes(space.resident()),
-            peak_resident_bytes: bytes(space.peak_resident()),
+            resident_bytes: pages(space.account.pages()),
+            peak_resident_bytes: pages(space.account.peak_pages()),
+            held: space.account.held(),
+            held_at_peak: space.account.at_peak(),
+            side_table_bytes: space.side_table_bytes() as u64,
         }
     }
 
@@ -271,23 +291,39 @@ pub(crate) fn with_forced_answers(
     }
 }
 
+/// Mappings that a heap needs beside those of its windows and threads.
+const FEW_MAPPINGS: usize = 64;
+/// Mappings of a thread: its stack and its alternate stack, each with a guard, and what its allocator adds.
+const THREAD_MAPPINGS: usize = 6;
+/// Mappings of a window while regions of it are taken: where more were needed, it is taken whole.
+const WINDOW_MAPPINGS: usize = 16;
+
+/// Whether there is room for the heap's mappings. Found out first, because a thread that starts cannot report
+/// that there is none for its alternate stack.
+fn check_room(options: &HeapOptions) -> Result<(), HeapError> {
+    let windows = Space::windows_for(options.limit_bytes);
+    let threads = 3 + options.workers + options.mark_workers;
+    let mappings = FEW_MAPPINGS + windows * WINDOW_MAPPINGS + threads * THREAD_MAPPINGS;
+    crate::sys::mapping::room_for(mappings)
+        .map_err(|source| HeapError::Reserve { bytes: windows * STRIDE_BYTES, source })
+}
+
 fn start_delivery(
     core: &Arc<Core>,
-    userfault: Option<Arc<crate::sys::uffd::Userfault>>,
+    faults: Option<Faults>,
     pools: &Pools,
 ) -> Result<Option<Running>, HeapError> {
-    let Some(userfault) = userfault else { return Ok(None) };
-    match core.options.delivery {
-        Some(Delivery::Pool) => {
-            let reader = Arc::new(FaultReader::new(userfault).map_err(HeapError::Thread)?);
-            delivery::start_pool(core, reader, &pools.faults, &pools.serve)
-                .map(Some)
-                .map_err(HeapError::Thread)
+    let Some(faults) = faults else { return Ok(None) };
+    let running = match faults.reader {
+        Some(reader) => {
+            delivery::start_pool(core, reader, &pools.faults, &pools.serve).map_err(HeapError::Thread)?
         }
-        _ => delivery::start_in_place(core)
-            .map(Some)
-            .map_err(|error| HeapError::Thread(std::io::Error::other(error))),
-    }
+        None => delivery::start_in_place(core).map_err(|error| HeapError::ModeUnavailable {
+            mode: core.options.mode,
+            reason: error.to_string(),
+        })?,
+    };
+    Ok(Some(running))
 }
 
 /// A panic in the collector is a broken invariant: mutators would wait for ever, or read what is not

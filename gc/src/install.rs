@@ -9,18 +9,23 @@
 //! page that cannot be moved is copied. Losing a race is success.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::address::{FromAddress, ToAddress};
 use crate::geometry::{PAGE_BYTES, REGION_BYTES};
 use crate::options::Mode;
 use crate::staging::After;
 use crate::stats::Statistics;
+use crate::sys::sched::nap;
 use crate::sys::{Install, PageService};
 
 /// From this many pages on, moving is cheaper than copying (measured with a second thread running).
 const MOVE_FROM_PAGES: usize = 16;
-/// How often an answer that should pass (`EAGAIN`, `ENOMEM`) is waited for before giving up.
-const RETRIES: u32 = 100_000;
+/// How often an answer that should pass (`EAGAIN`, `ENOMEM`) is asked for again at once.
+const RETRIES: u32 = 10_000;
+/// And then how often after a nap, before giving up: memory may be short for seconds.
+const NAPS: u32 = 30_000;
+const NAP: Duration = Duration::from_millis(1);
 
 /// Installs pages on behalf of one heap.
 #[derive(Debug)]
@@ -65,15 +70,14 @@ impl Installer {
     /// Installs the pages. When this returns, every page of the request is there.
     pub fn install(&self, pages: &dyn PageService, stats: &Statistics, request: Request) -> After {
         if self.moves() && request.bytes >= MOVE_FROM_PAGES * PAGE_BYTES {
-            self.install_by_move(pages, stats, request);
-            After::Moved
+            self.install_by_move(pages, stats, request)
         } else {
             install_by_copy(pages, stats, request);
             After::Kept
         }
     }
 
-    fn install_by_move(&self, pages: &dyn PageService, stats: &Statistics, request: Request) {
+    fn install_by_move(&self, pages: &dyn PageService, stats: &Statistics, request: Request) -> After {
         let mut done = 0;
         let mut patience = Patience::new();
         while done < request.bytes {
@@ -83,7 +87,7 @@ impl Installer {
                     stats.counters.moved_bytes.fetch_add(rest.bytes as u64, Ordering::Relaxed);
                     let whole = rest.bytes == REGION_BYTES;
                     stats.counters.huge_moves.fetch_add(u64::from(whole), Ordering::Relaxed);
-                    return;
+                    return After::Moved;
                 }
                 Install::Partial { bytes } => {
                     stats.counters.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -108,11 +112,12 @@ impl Installer {
                         stats.calls.count(crate::stats::KernelCall::Move, crate::stats::KernelAnswer::Other);
                     }
                     install_by_copy(pages, stats, rest);
-                    return;
+                    return After::Kept;
                 }
-                Install::Gone => return,
+                Install::Gone => return After::Moved,
             }
         }
+        After::Moved
     }
 }
 
@@ -177,15 +182,17 @@ impl Patience {
 
     fn wait(&mut self, pages: &dyn PageService, request: Request, why: &str) {
         self.waited += 1;
-        if self.waited > RETRIES {
+        if self.waited > RETRIES + NAPS {
             crate::sys::die(format_args!(
-                "strikeslip: {} bytes at {:#x} cannot be installed: {why}, {RETRIES} times",
+                "strikeslip: {} bytes at {:#x} cannot be installed: {why}, {} times",
                 request.bytes,
-                request.to.get()
+                request.to.get(),
+                self.waited
             ));
         }
         match pages.schedule() {
             Some(schedule) => schedule.yield_now(),
+            None if self.waited > RETRIES => nap(NAP),
             None => std::thread::yield_now(),
         }
     }

@@ -67,13 +67,14 @@
 //! | flip | `flip` |
 //! | serving | `serve`, `page_state` (the protocol), `build` (contents), `install`, `staging`, `delivery` |
 //! | the end | `reclaim`, `verify` |
-//! | tests | `simulation` (cycles without userfaultfd, chosen schedules) |
-//! | around it | `core` (what all share), `control` (when), `cycle` (the order), `choice` (mode) |
+//! | tests | `simulation` (cycles without userfaultfd, chosen schedules), `models` (protocols under loom) |
+//! | around it | `core` (what all share), `control` (when), `cycle` (the order), `choice` (mode), `sync` (atomics and locks, also for models) |
 //!
 //! `ARCHITECTURE.md` has the whole picture and the invariants by number.
 //!
 //! [userfaultfd]: https://docs.kernel.org/admin-guide/mm/userfaultfd.html
 
+pub mod account;
 pub mod address;
 pub mod context;
 pub mod embedder;
@@ -126,6 +127,8 @@ pub mod reclaim;
 #[doc(hidden)]
 pub mod region;
 #[doc(hidden)]
+pub mod residency;
+#[doc(hidden)]
 pub mod serve;
 #[doc(hidden)]
 pub mod simulation;
@@ -134,6 +137,11 @@ pub mod space;
 #[doc(hidden)]
 pub mod staging;
 #[doc(hidden)]
+pub mod sync;
+#[doc(hidden)]
 pub mod verify;
+
+#[cfg(all(test, loom))]
+mod models;
 
 pub use plan::Pressure;

@@ -19,11 +19,11 @@
 //! 2006); that one bitmap serves for starts and sizes is our own.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{ChunkIndex, RegionIndex, WordIndex};
 use crate::geometry::REGION_CHUNKS;
-use crate::sys::mapping::SideTable;
+use crate::sync::SideTable;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The live map of a heap.
 #[derive(Debug)]
@@ -190,6 +190,12 @@ impl LiveMap {
                 starts &= starts - 1;
             }
         }
+    }
+
+    /// Bytes of the map that the system has given memory for.
+    #[must_use]
+    pub fn resident_bytes(&self) -> usize {
+        self.bits.resident_bytes()
     }
 
     /// Clears the bits of a region.

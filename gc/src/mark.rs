@@ -15,7 +15,6 @@
 //! 3. Objects in fresh regions are never scanned: what they hold was shaded when it was stored.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
@@ -26,9 +25,12 @@ use crate::barrier::Recorded;
 use crate::core::Core;
 use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
 use crate::layout::{Header, Tail};
-use crate::region::Class;
+use crate::livemap::LiveMap;
+use crate::region::{Class, Regions};
 use crate::roots::root_reference;
-use crate::sys::schedule::Step;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{hint, thread};
+use crate::sys::schedule::{Schedule, Step};
 use crate::sys::{prefetch, sched};
 
 /// Elements of a reference array that are scanned as one task.
@@ -140,6 +142,56 @@ impl<'a> Marking<'a> {
     }
 }
 
+/// Idle until there is work (true) or all workers are idle (false).
+pub(crate) fn wait_for_work(
+    active: &AtomicUsize,
+    schedule: Option<&dyn Schedule>,
+    has_work: impl Fn() -> bool,
+) -> bool {
+    // AcqRel: pairs with itself and the Acquire below: whoever sees the count reach 0 sees all that was
+    // marked.
+    active.fetch_sub(1, Ordering::AcqRel);
+    let mut rounds = 0;
+    loop {
+        // Acquire: as above.
+        if active.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        if has_work() {
+            // Relaxed: what a count of 0 tells comes from those who left.
+            active.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        rounds += 1;
+        match schedule {
+            Some(schedule) => schedule.yield_now(),
+            None if rounds < 100 => hint::spin_loop(),
+            None => thread::yield_now(),
+        }
+    }
+}
+
+/// Whether an object that a reference was found to has to be visited.
+#[inline]
+pub(crate) fn needs_visit(regions: &Regions, live: &LiveMap, word: WordIndex) -> bool {
+    match regions.class(word.region()) {
+        Class::Fresh => false,
+        Class::Free => panic!("reference to word {:#x} in a free region: the heap is corrupt", word.0),
+        Class::New | Class::Settled | Class::Candidate => !live.is_marked(word),
+    }
+}
+
+/// Rounds of marking until a handshake brings nothing new.
+pub(crate) fn until_clean(mut round: impl FnMut(), mut hand_over: impl FnMut(), has_news: impl Fn() -> bool) {
+    loop {
+        round();
+        hand_over();
+        if !has_news() {
+            return;
+        }
+    }
+}
+
 struct Marker<'a> {
     marking: &'a Marking<'a>,
     deque: Worker<Task>,
@@ -165,7 +217,7 @@ impl Marker<'_> {
                     self.take_full_weight();
                 }
             }
-            if !self.wait_for_work(active) {
+            if !wait_for_work(active, self.marking.core.serving.schedule(), || self.has_work()) {
                 return;
             }
         }
@@ -191,19 +243,23 @@ impl Marker<'_> {
     /// Work from elsewhere: root pages, mutators' shades, the injector, other workers.
     fn find(&mut self) -> Option<Task> {
         let marking = self.marking;
-        let page = marking.root_pages.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        if let Some(page) = page {
-            self.scan_roots(page);
-            return self.deque.pop().or_else(|| self.find());
+        // A loop: many root pages may hold nothing.
+        loop {
+            let page = marking.root_pages.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            if let Some(page) = page {
+                self.scan_roots(page);
+            } else if let Some(buffer) = marking.core.barrier.take(Recorded::Shades) {
+                let shaded = buffer.entries().len() as u64;
+                marking.core.stats.counters.shaded_objects.fetch_add(shaded, Ordering::Relaxed);
+                buffer.entries().iter().for_each(|&word| self.discover(word));
+                marking.core.barrier.give_back(buffer);
+            } else {
+                return self.steal();
+            }
+            if let Some(task) = self.deque.pop() {
+                return Some(task);
+            }
         }
-        if let Some(buffer) = marking.core.barrier.take(Recorded::Shades) {
-            let shaded = buffer.entries().len() as u64;
-            marking.core.stats.counters.shaded_objects.fetch_add(shaded, Ordering::Relaxed);
-            buffer.entries().iter().for_each(|&word| self.discover(word));
-            marking.core.barrier.give_back(buffer);
-            return self.deque.pop().or_else(|| self.find());
-        }
-        self.steal()
     }
 
     fn scan_roots(&mut self, page: PageIndex) {
@@ -241,27 +297,8 @@ impl Marker<'_> {
         }
     }
 
-    /// Idle until there is work (true) or all workers are idle (false).
-    fn wait_for_work(&self, active: &AtomicUsize) -> bool {
-        // AcqRel, here and below: whoever sees the count reach 0 sees all that was marked.
-        active.fetch_sub(1, Ordering::AcqRel);
-        let mut rounds = 0;
-        loop {
-            if active.load(Ordering::Acquire) == 0 {
-                return false;
-            }
-            if self.stealers.iter().any(|stealer| !stealer.is_empty()) || !self.marking.injector.is_empty() {
-                // AcqRel: pairs with the Acquire above in the others.
-                active.fetch_add(1, Ordering::AcqRel);
-                return true;
-            }
-            rounds += 1;
-            match self.marking.core.serving.schedule() {
-                Some(schedule) => schedule.yield_now(),
-                None if rounds < 100 => std::hint::spin_loop(),
-                None => std::thread::yield_now(),
-            }
-        }
+    fn has_work(&self) -> bool {
+        self.stealers.iter().any(|stealer| !stealer.is_empty()) || !self.marking.injector.is_empty()
     }
 
     fn perform(&mut self, task: Task) {
@@ -332,14 +369,8 @@ impl Marker<'_> {
     #[inline]
     fn discover(&mut self, word: WordIndex) {
         let space = &self.marking.core.space;
-        match space.regions.class(word.region()) {
-            Class::Fresh => {}
-            Class::Free => panic!("reference to word {:#x} in a free region: the heap is corrupt", word.0),
-            Class::New | Class::Settled | Class::Candidate => {
-                if !space.live.is_marked(word) {
-                    self.deque.push(Task { word, element: 0 });
-                }
-            }
+        if needs_visit(&space.regions, &space.live, word) {
+            self.deque.push(Task { word, element: 0 });
         }
     }
 }

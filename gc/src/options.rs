@@ -91,15 +91,15 @@ named_enum! {
 
 /// Answers of the kernel that are forced on the collector, to test it: see [`crate::sys::forced`].
 ///
-/// As text: `seed:per-mille`, or `seed:per-mille:moves`.
+/// As text: `seed:per-mille`, `seed:per-mille:moves`, or `seed:per-mille:moves:registrations`.
 ///
 /// ```
 /// use strikeslip_gc::options::ForcedAnswers;
 /// let forced: ForcedAnswers = "7:50".parse().unwrap();
-/// assert_eq!(forced, ForcedAnswers { seed: 7, per_mille: 50, refuse_moves_after: None });
+/// assert_eq!(forced, ForcedAnswers { seed: 7, per_mille: 50, ..ForcedAnswers::default() });
 /// assert!("7:1001".parse::<ForcedAnswers>().is_err());
 /// ```
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct ForcedAnswers {
     /// Of all that is random about them.
     pub seed: u64,
@@ -108,6 +108,8 @@ pub struct ForcedAnswers {
     pub per_mille: u16,
     /// After so many MOVEs all further ones are refused as invalid, which turns moving off.
     pub refuse_moves_after: Option<u64>,
+    /// How many of 1000 registrations before a flip are refused: such a cycle ends without one.
+    pub refuse_registrations: u16,
 }
 
 impl FromStr for ForcedAnswers {
@@ -115,15 +117,18 @@ impl FromStr for ForcedAnswers {
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| text.parse::<u64>().map_err(|_| format!("'{text}' is no number"));
         let parts = text.split(':').map(number).collect::<Result<Vec<_>, _>>()?;
-        let (seed, per_mille, refuse_moves_after) = match *parts {
-            [seed, per_mille] => (seed, per_mille, None),
-            [seed, per_mille, moves] => (seed, per_mille, Some(moves)),
-            _ => return Err(format!("'{text}' is neither seed:per-mille nor seed:per-mille:moves")),
+        let (seed, per_mille, refuse_moves_after, registrations) = match *parts {
+            [seed, per_mille] => (seed, per_mille, None, 0),
+            [seed, per_mille, moves] => (seed, per_mille, Some(moves), 0),
+            [seed, per_mille, moves, registrations] => (seed, per_mille, Some(moves), registrations),
+            _ => return Err(format!("'{text}' is not seed:per-mille, with :moves or :moves:registrations")),
         };
-        match u16::try_from(per_mille) {
-            Ok(per_mille) if per_mille <= 900 => Ok(Self { seed, per_mille, refuse_moves_after }),
-            _ => Err(format!("{per_mille} of 1000 is not between 0 and 900")),
-        }
+        let share = |share: u64, most: u16| match u16::try_from(share) {
+            Ok(share) if share <= most => Ok(share),
+            _ => Err(format!("{share} of 1000 is not between 0 and {most}")),
+        };
+        let (per_mille, refuse_registrations) = (share(per_mille, 900)?, share(registrations, 1000)?);
+        Ok(Self { seed, per_mille, refuse_moves_after, refuse_registrations })
     }
 }
 

@@ -17,6 +17,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::account::Holding;
 use crate::address::{ChunkIndex, PageIndex, RegionIndex, WordIndex};
 use crate::barrier::Recorded;
 use crate::core::Core;
@@ -234,6 +235,7 @@ fn place(core: &Core, plan: &mut Plan) {
         }
         cursor.place_region(region);
         core.space.regions.set_verdict(region, Verdict::Evacuate);
+        core.space.hold(region, Holding::Evacuated);
         cursor.plan.evacuated.push(region);
         placed = Some(region);
     }
@@ -291,7 +293,7 @@ impl Cursor<'_> {
     /// Places the objects that begin in chunk `begin`, `words` words in all.
     fn place_group(&mut self, begin: ChunkIndex, words: u32) {
         if self.end.0 - self.next.0 < words {
-            self.open_next_destination();
+            self.open_next_destination(begin);
         }
         let space = &self.core.space;
         let bits = space.live.chunk(begin);
@@ -327,8 +329,13 @@ impl Cursor<'_> {
         self.next.region()
     }
 
-    fn open_next_destination(&mut self) {
+    /// Opens a destination, whose first group begins in chunk `begin`.
+    fn open_next_destination(&mut self, begin: ChunkIndex) {
         self.close_destination();
+        if let Some(last) = self.opened.checked_sub(1) {
+            let record = self.core.space.regions.record(self.plan.destinations[last]);
+            record.sources_end.store(begin.0, Ordering::Relaxed);
+        }
         let region = self.plan.destinations[self.opened];
         self.opened += 1;
         self.next = region.first_word();
@@ -337,6 +344,7 @@ impl Cursor<'_> {
         self.last_unit = None;
         let record = self.core.space.regions.record(region);
         record.unit_shift.store(self.unit_shift, Ordering::Relaxed);
+        record.sources_end.store(u32::MAX, Ordering::Relaxed);
         self.core.space.regions.set_service(region, Service::Build);
     }
 

@@ -11,9 +11,8 @@
 //! Relaxed accesses suffice for the byte tables: each change is ordered before its readers' next
 //! step by a handshake, the pause or the free-region lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-
 use crate::address::RegionIndex;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 macro_rules! byte_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $value:literal,)+ }) => {
@@ -127,8 +126,10 @@ pub struct RegionRecord {
     pub large_pinned: AtomicBool,
     /// Its memory may hold old contents: clear it before use.
     pub dirty: AtomicBool,
-    /// The system has given memory for it.
-    pub resident: AtomicBool,
+    /// Pages that the system has given memory for (see `account`).
+    pub pages: AtomicU32,
+    /// What they are held for ([`crate::account::Holding`]).
+    pub holding: AtomicU8,
     /// The plan is to take it at the flip.
     pub to_be_taken: AtomicBool,
     /// It was taken at the flip: the collector reads it in its alias.
@@ -141,6 +142,8 @@ pub struct RegionRecord {
     pub unit_shift: AtomicU8,
     /// Of an evacuated region: the next one in evacuation order (`u32::MAX`: none).
     pub next_evacuated: AtomicU32,
+    /// Of a destination: the chunk whose objects are the first to go to the next one (`u32::MAX`: none).
+    pub sources_end: AtomicU32,
     /// Of a large object's regions: the region it begins in.
     pub head: AtomicU32,
     /// Of a large object's first region: the object's header.

@@ -15,13 +15,13 @@
 //! [`MutatorContext::store_root`]: crate::context::MutatorContext::store_root
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::address::{PageIndex, RegionIndex, ToAddress};
 use crate::error::AllocError;
 use crate::geometry::{PAGE_BYTES, REGION_PAGES, WINDOW_BYTES, WINDOW_REGIONS, WORD_BYTES};
 use crate::space::Space;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Root slots in a page.
 pub const ROOT_SLOTS: usize = PAGE_BYTES / WORD_BYTES;
@@ -73,10 +73,10 @@ struct FreePages {
 pub struct RootSpace {
     space: Arc<Space>,
     free: Mutex<FreePages>,
-    /// One bit for each page of the root window.
-    in_use: Box<[AtomicU64]>,
-    /// One bit for each page: it may hold a reference into a candidate region.
-    noted: Box<[AtomicU64]>,
+    /// Pages in use, of all of the root window.
+    in_use: PageBits,
+    /// Pages that may hold a reference into a candidate region.
+    noted: PageBits,
 }
 
 impl RootSpace {
@@ -85,7 +85,12 @@ impl RootSpace {
         assert_eq!(hot, Some(HOT_REGION), "the root window is the first, and empty");
         let mut free = FreePages::default();
         add_pages(&mut free.hot, HOT_REGION);
-        Self { space, free: Mutex::new(free), in_use: page_bits(), noted: page_bits() }
+        Self {
+            space,
+            free: Mutex::new(free),
+            in_use: PageBits::new(ROOT_PAGES),
+            noted: PageBits::new(ROOT_PAGES),
+        }
     }
 
     /// A page of empty slots (all zero). A hot page is a paged one if there are too many threads.
@@ -111,13 +116,21 @@ impl RootSpace {
         let slots = NonNull::new(address.as_ptr::<AtomicU64>()).expect("windows are not at address zero");
         let page = RootPage { slots, page };
         before_touch(address);
+        self.count_touch(page.page);
         // Outside the lock: this may fault.
         for slot in page.slots() {
             slot.store(0, Ordering::Relaxed);
         }
-        // Release: pairs with the Acquire in `pages_in_use`; a scan sees the slots cleared.
-        self.in_use[page.page.index() / 64].fetch_or(1 << (page.page.index() % 64), Ordering::Release);
+        self.in_use.insert(page.page);
         Ok(page)
+    }
+
+    /// Pages are handed out in address order the first time: their memory comes then.
+    fn count_touch(&self, page: PageIndex) {
+        let record = self.space.regions.record(page.region());
+        let end = (page.in_region() + 1) as u32;
+        let before = record.top.fetch_max(end, Ordering::Relaxed);
+        self.space.add_pages(page.region(), end.saturating_sub(before) as usize);
     }
 
     fn take_free(&self, kind: RootPageKind) -> Result<PageIndex, AllocError> {
@@ -135,9 +148,8 @@ impl RootSpace {
 
     /// Gives a page back. Its slots are no roots any more.
     pub fn free(&self, page: RootPage) {
-        let index = page.page.index();
-        // Relaxed: a scan that still sees the page reads slots that hold references or nothing.
-        self.in_use[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Relaxed);
+        // A scan that still sees the page reads slots that hold references or nothing.
+        self.in_use.remove(page.page);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if page.page.region() == HOT_REGION {
             free.hot.push(page.page);
@@ -156,14 +168,12 @@ impl RootSpace {
     /// Notes that the slot at `address` got a reference into a candidate region. After the store.
     pub(crate) fn note_candidate(&self, address: usize) {
         assert!(self.contains(address), "{address:#x} is no root slot of this heap");
-        let page = self.space.range.word_at(address).page().index();
-        // Release: pairs with the Acquire in `recheck`: whoever clears the bit sees the slot.
-        self.noted[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
+        self.noted.insert(self.space.range.word_at(address).page());
     }
 
     /// Forgets which pages were noted, before marking.
     pub(crate) fn forget_notes(&self) {
-        self.noted.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
+        self.noted.clear();
     }
 
     /// Looks again at the noted paged pages: those that hold a reference for which `moves` is true stay
@@ -173,14 +183,13 @@ impl RootSpace {
         let mut regions = vec![];
         for region in self.paged_regions() {
             for page in self.noted_pages_of(region) {
-                let bit = 1 << (page.index() % 64);
-                // AcqRel: pairs with the Release in `note_candidate`: either the slots are seen below,
-                // or the page is noted anew.
-                self.noted[page.index() / 64].fetch_and(!bit, Ordering::AcqRel);
-                let slots = self.slots(page).iter();
-                let mut references = slots.filter_map(|slot| root_reference(slot.load(Ordering::Relaxed)));
-                if references.any(&moves) {
-                    self.noted[page.index() / 64].fetch_or(bit, Ordering::Relaxed);
+                let holds = || {
+                    let slots = self.slots(page).iter();
+                    let mut references =
+                        slots.filter_map(|slot| root_reference(slot.load(Ordering::Relaxed)));
+                    references.any(&moves)
+                };
+                if self.noted.keep_if(page, holds) {
                     pages += 1;
                     if regions.last() != Some(&region) {
                         regions.push(region);
@@ -193,17 +202,17 @@ impl RootSpace {
 
     /// Noted pages of one region.
     pub(crate) fn noted_pages_of(&self, region: RegionIndex) -> impl Iterator<Item = PageIndex> + '_ {
-        pages_in(&self.noted, region_words(region))
+        self.noted.pages(region_words(region))
     }
 
     /// Pages in use.
     pub(crate) fn pages_in_use(&self) -> impl Iterator<Item = PageIndex> + '_ {
-        pages_in(&self.in_use, 0..self.in_use.len())
+        self.in_use.pages(0..ROOT_PAGES / 64)
     }
 
     /// Hot pages in use: rewritten in every pause.
     pub(crate) fn hot_pages(&self) -> impl Iterator<Item = PageIndex> + '_ {
-        pages_in(&self.in_use, region_words(HOT_REGION))
+        self.in_use.pages(region_words(HOT_REGION))
     }
 
     /// Regions that hold paged pages.
@@ -221,27 +230,64 @@ impl RootSpace {
     }
 }
 
-fn page_bits() -> Box<[AtomicU64]> {
-    (0..ROOT_PAGES / 64).map(|_| AtomicU64::new(0)).collect()
-}
-
 /// The words of a page bitmap that belong to a region.
 const fn region_words(region: RegionIndex) -> std::ops::Range<usize> {
     let first = region.first_page().index() / 64;
     first..first + REGION_PAGES / 64
 }
 
-/// The pages whose bits are set in these words of a page bitmap.
-fn pages_in(bits: &[AtomicU64], words: std::ops::Range<usize>) -> impl Iterator<Item = PageIndex> + '_ {
-    words.flat_map(|word| {
-        // Acquire: pairs with the Release in `allocate`: a page in use was cleared.
-        let mut left = bits[word].load(Ordering::Acquire);
-        std::iter::from_fn(move || {
-            let bit = (left != 0).then(|| left.trailing_zeros())?;
-            left &= left - 1;
-            Some(PageIndex(word as u32 * 64 + bit))
+/// A set of pages: one bit for each.
+#[derive(Debug)]
+pub(crate) struct PageBits(Box<[AtomicU64]>);
+
+impl PageBits {
+    /// An empty set of pages below `pages`.
+    pub(crate) fn new(pages: usize) -> Self {
+        Self((0..pages / 64).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    const fn bit(page: PageIndex) -> u64 {
+        1 << (page.index() % 64)
+    }
+
+    /// Adds a page. Who finds it in the set sees what was done to it before.
+    pub(crate) fn insert(&self, page: PageIndex) {
+        // Release: pairs with the Acquires in `pages` and `keep_if`.
+        self.0[page.index() / 64].fetch_or(Self::bit(page), Ordering::Release);
+    }
+
+    fn remove(&self, page: PageIndex) {
+        self.0[page.index() / 64].fetch_and(!Self::bit(page), Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
+    }
+
+    /// Removes a page unless `holds`; a page that is added meanwhile stays. Whether it was kept.
+    pub(crate) fn keep_if(&self, page: PageIndex, holds: impl FnOnce() -> bool) -> bool {
+        // Acquire: pairs with the Release in `insert`: either `holds` sees what was done to the page before it was
+        // added, or it is added anew.
+        self.0[page.index() / 64].fetch_and(!Self::bit(page), Ordering::Acquire);
+        let kept = holds();
+        if kept {
+            self.0[page.index() / 64].fetch_or(Self::bit(page), Ordering::Relaxed);
+        }
+        kept
+    }
+
+    /// The pages of the set whose bits lie in these words.
+    pub(crate) fn pages(&self, words: std::ops::Range<usize>) -> impl Iterator<Item = PageIndex> + '_ {
+        words.flat_map(|word| {
+            // Acquire: pairs with the Release in `insert`.
+            let mut left = self.0[word].load(Ordering::Acquire);
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(PageIndex(word as u32 * 64 + bit))
+            })
         })
-    })
+    }
 }
 
 fn add_pages(list: &mut Vec<PageIndex>, region: RegionIndex) {

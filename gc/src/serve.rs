@@ -12,31 +12,28 @@
 
 use std::cell::UnsafeCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::account::Holding;
 use crate::address::{PageIndex, RegionIndex, ToAddress, WordIndex};
 use crate::build::{Sources, build_pages, rewrite_region, rewrite_root_pages};
 use crate::core::Core;
 use crate::events::FaultPath;
-use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
+use crate::geometry::{PAGE_BYTES, REGION_PAGES, WINDOW_BYTES};
 use crate::install::{Installer, Request, install_zeros};
 use crate::options::Mode;
-use crate::page_state::{self, Claim, UnitState};
+use crate::page_state::{self, Claim, ServingState, UnitState};
+use crate::reclaim::give_back_parts;
 use crate::region::{Service, Use};
 use crate::staging::Staging;
 use crate::sys::PageService;
-use crate::sys::sched::{futex_wait, futex_wake};
 use crate::sys::schedule::{Schedule, Step};
 
 /// log2 of the pages that are returned together from a taken region: all of them.
 pub const RETURN_UNIT_SHIFT: u8 = REGION_PAGES.trailing_zeros() as u8;
 /// log2 of the pages of root slots that are returned together: rewriting one looks at each slot.
 pub const ROOT_UNIT_SHIFT: u8 = 2;
-/// How often a unit's state is looked at before sleeping.
-const SPINS: u32 = 200;
-/// Longest sleep before looking again.
-const SLEEP: Duration = Duration::from_micros(500);
 /// How long a mutator waits for a claimed unit before it builds the page that it needs beside it: longer
 /// than building any unit takes, so only a claim holder that lost its processor is overtaken. (A page
 /// installed alone costs the unit its huge page.)
@@ -51,17 +48,9 @@ pub struct Serving {
     pub staging: Staging,
     /// Installing.
     pub installer: Installer,
-    active: AtomicBool,
-    inside: AtomicU32,
-    /// Units not installed yet.
-    outstanding: AtomicUsize,
+    state: ServingState,
     /// Next region of `order` for a worker to look at.
     next: AtomicUsize,
-    waiters: AtomicU32,
-    /// Threads that build a page of a unit claimed by another.
-    guests: AtomicU32,
-    /// Futex word: changes when a unit is installed while somebody waits.
-    installs: AtomicU32,
     /// The plan's sorted slots (invariant 1).
     slots: UnsafeCell<Vec<WordIndex>>,
     /// Regions with missing units, in the order workers take them (invariant 1).
@@ -77,16 +66,11 @@ impl Serving {
     #[must_use]
     pub fn new(regions: usize, mode: Mode, pages: Option<Arc<dyn PageService>>) -> Self {
         Self {
+            state: ServingState::new(pages.clone()),
             pages,
             staging: Staging::new(regions),
             installer: Installer::new(mode),
-            active: AtomicBool::new(false),
-            inside: AtomicU32::new(0),
-            outstanding: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
-            waiters: AtomicU32::new(0),
-            guests: AtomicU32::new(0),
-            installs: AtomicU32::new(0),
             slots: UnsafeCell::new(vec![]),
             order: UnsafeCell::new(vec![]),
         }
@@ -94,22 +78,12 @@ impl Serving {
 
     /// In a simulation: which thread goes on.
     pub(crate) fn schedule(&self) -> Option<&dyn Schedule> {
-        self.pages.as_deref()?.schedule()
+        self.state.schedule()
     }
 
     /// A step of the protocol, where a simulation may let another thread run.
     pub(crate) fn step(&self, step: Step) {
-        if let Some(schedule) = self.schedule() {
-            schedule.step(step);
-        }
-    }
-
-    /// Lets other threads run: this one waits for them.
-    fn yield_now(&self) {
-        match self.schedule() {
-            Some(schedule) => schedule.yield_now(),
-            None => std::thread::yield_now(),
-        }
+        self.state.step(step);
     }
 
     /// Runs `work` on `count` threads and returns when all are done.
@@ -123,50 +97,30 @@ impl Serving {
     /// Begins service: the plan's slots become visible to whoever serves. Before anything is
     /// registered.
     pub fn activate(&self, slots: Vec<WordIndex>) {
-        assert!(!self.active.load(Ordering::Relaxed), "service begins once a cycle");
-        // SAFETY: service is inactive (invariant 1).
-        unsafe { *self.slots.get() = slots };
-        self.outstanding.store(0, Ordering::Relaxed);
         self.next.store(0, Ordering::Relaxed);
-        // SeqCst: pairs with the SeqCst in `enter`, and publishes the slots.
-        self.active.store(true, Ordering::SeqCst);
+        // SAFETY: service is inactive (invariant 1).
+        self.state.begin(|| unsafe { *self.slots.get() = slots });
     }
 
     /// Says what is missing, in the order workers take it. In the pause: no mutator can fault.
     pub fn set_missing(&self, order: Vec<RegionIndex>, units: usize) {
         // SAFETY: called in the pause, before workers start; handlers do not read `order`.
         unsafe { *self.order.get() = order };
-        // Release: pairs with the Acquire in `is_complete`.
-        self.outstanding.store(units, Ordering::Release);
+        self.state.set_missing(units);
     }
 
     /// Ends service. Before it: everything is installed and unregistered. Returns when no thread is
     /// inside any more.
     pub fn deactivate(&self) {
-        // SeqCst, both: pair with the SeqCst in `enter`.
-        self.active.store(false, Ordering::SeqCst);
-        self.step(Step::Inactive);
-        while self.inside.load(Ordering::SeqCst) != 0 {
-            self.yield_now();
-        }
+        self.state.end();
         // SAFETY: service is inactive, and nobody is inside (invariant 1).
         unsafe { (*self.slots.get()).clear() };
-    }
-
-    /// Counts the thread as inside, if service is active.
-    fn enter(&self) -> Option<Inside<'_>> {
-        // SeqCst, both: pair with the SeqCst in `deactivate`; see "end of service" in `page_state`.
-        self.inside.fetch_add(1, Ordering::SeqCst);
-        let inside = Inside(self);
-        self.step(Step::Entered);
-        if self.active.load(Ordering::SeqCst) { Some(inside) } else { None }
     }
 
     /// Whether every unit is installed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        // Acquire: pairs with the AcqRel in `announce`.
-        self.outstanding.load(Ordering::Acquire) == 0
+        self.state.is_complete()
     }
 
     pub(crate) fn slots_of(&self, core: &Core, region: RegionIndex) -> &[WordIndex] {
@@ -182,57 +136,9 @@ impl Serving {
         unsafe { &*self.order.get() }
     }
 
-    /// Tells waiters that a unit is installed.
-    fn announce(&self) {
-        // AcqRel: pairs with the Acquire in `is_complete`.
-        let last = self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1;
-        // SeqCst: ordered after the SeqCst store of `Installed`; pairs with the SeqCst in `wait`.
-        if last || self.waiters.load(Ordering::SeqCst) > 0 {
-            self.installs.fetch_add(1, Ordering::SeqCst);
-            futex_wake(&self.installs, u32::MAX);
-        }
-    }
-
-    /// Waits until `done`, for about `limit` at most, looking again whenever a unit is installed.
-    /// Whether it is done.
-    fn wait(&self, limit: Duration, done: impl Fn() -> bool) -> bool {
-        if let Some(schedule) = self.schedule() {
-            return schedule.wait(limit < Duration::MAX, &done);
-        }
-        for _ in 0..SPINS {
-            if done() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        let start = Instant::now();
-        // SeqCst, all: pair with the SeqCst in `page_state::installed` and `announce`.
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        loop {
-            let seen = self.installs.load(Ordering::SeqCst);
-            if done() || start.elapsed() > limit {
-                break;
-            }
-            let _ = futex_wait(&self.installs, seen, Some(SLEEP));
-        }
-        // SeqCst: as above; late, it costs one wake too many.
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
-        done()
-    }
-
     /// Waits until every unit is installed.
     pub fn wait_until_complete(&self) {
-        self.wait(Duration::MAX, || self.is_complete());
-    }
-}
-
-/// A thread that is counted as inside.
-struct Inside<'a>(&'a Serving);
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        // SeqCst: pairs with the SeqCst load in `deactivate`.
-        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+        self.state.wait(Duration::MAX, || self.is_complete());
     }
 }
 
@@ -248,38 +154,33 @@ fn unit_pages(core: &Core, region: RegionIndex) -> usize {
 
 /// Builds or returns the unit, if nobody else has claimed it.
 pub fn serve_unit(core: &Core, unit: PageIndex) -> Claim {
-    let state = &core.space.unit_state[unit.index()];
-    let claim = page_state::claim(state);
-    if claim != Claim::Mine {
-        return claim;
-    }
-    core.serving.step(Step::Claimed);
     let region = unit.region();
-    let pages = unit_pages(core, region);
-    let sources = match core.space.regions.service(region) {
-        Service::Build => Some(build_unit(core, unit, pages)),
-        Service::Return => {
-            return_unit(core, unit, pages);
-            None
+    let install = || {
+        let pages = unit_pages(core, region);
+        match core.space.regions.service(region) {
+            Service::Build => Some(build_unit(core, unit, pages)),
+            Service::Return => {
+                return_unit(core, unit, pages);
+                None
+            }
+            Service::Zero => {
+                unreachable!("a unit of region {} is served, but nothing is to be built", region.0)
+            }
         }
-        Service::Zero => unreachable!("a unit of region {} is served, but nothing is to be built", region.0),
     };
-    core.serving.step(Step::Placed);
-    page_state::installed(state);
-    core.serving.step(Step::Installed);
-    if let Some(sources) = sources {
-        wait_for_guests(&core.serving);
-        release_sources(core, sources);
-    }
-    // AcqRel: the last unit's installer sees that all others are done.
-    let record = core.space.regions.record(region);
-    if record.missing_units.fetch_sub(1, Ordering::AcqRel) == 1
-        && core.space.regions.usage(region) == Use::Destination
-    {
-        core.space.complete_destination(region);
-    }
-    core.serving.announce();
-    Claim::Mine
+    let release = |sources: Option<Sources>| {
+        if let Some(sources) = sources {
+            give_back_parts(core, unit, unit_pages(core, region), sources);
+            release_sources(core, sources);
+        }
+        // AcqRel: the last unit's installer sees that all others are done.
+        if core.space.regions.record(region).missing_units.fetch_sub(1, Ordering::AcqRel) == 1
+            && core.space.regions.usage(region) == Use::Destination
+        {
+            core.space.complete_destination(region);
+        }
+    };
+    core.serving.state.serve(&core.space.unit_state[unit.index()], install, release)
 }
 
 /// Pages of a destination unit that are built. Only where whole huge pages are moved is the empty
@@ -299,7 +200,7 @@ fn build_unit(core: &Core, unit: PageIndex, pages: usize) -> Sources {
         match serving.staging.take(&core.space, pages) {
             Some(piece) => break piece,
             // Held by threads that are building: they give it back without waiting for anybody.
-            None => serving.yield_now(),
+            None => serving.state.yield_now(),
         }
     };
     // SAFETY: the piece is this thread's alone and has room for the pages; the unit was claimed, so
@@ -309,7 +210,8 @@ fn build_unit(core: &Core, unit: PageIndex, pages: usize) -> Sources {
     let request =
         Request { to: core.space.range.page_address(unit), from: piece.address(), bytes: pages * PAGE_BYTES };
     let after = serving.installer.install(page_service, &core.stats, request);
-    serving.staging.give_back(piece, pages, after);
+    serving.staging.give_back(&core.space, piece, pages, after);
+    core.space.add_pages(unit.region(), pages);
     sources
 }
 
@@ -328,9 +230,11 @@ fn return_unit(core: &Core, unit: PageIndex, pages: usize) {
     let to = space.range.page_address(unit);
     let request = Request { to, from: space.range.alias(unit.first_word()), bytes: pages * PAGE_BYTES };
     let after = core.serving.installer.install(page_service, &core.stats, request);
-    if after == crate::staging::After::Kept && request.bytes == REGION_BYTES {
+    if after == crate::staging::After::Kept {
         // The copy is what counts now. An error leaves the memory until the alias is closed.
-        let _ = space.reservation.discard(to.get() + WINDOW_BYTES, REGION_BYTES);
+        space.account.add(Holding::Copied, pages);
+        let _ = space.reservation.discard(to.get() + WINDOW_BYTES, request.bytes);
+        space.account.remove(Holding::Copied, pages);
     }
 }
 
@@ -340,9 +244,8 @@ pub fn release_sources(core: &Core, sources: Sources) {
     for nth in 0..sources.count {
         let record = core.space.regions.record(region);
         let next = record.next_evacuated.load(Ordering::Relaxed);
-        // AcqRel: the last reader sees that all others are done reading (see `page_state`).
-        if record.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            core.serving.staging.drained(region);
+        if page_state::done_reading(&record.readers) {
+            core.serving.staging.drained(&core.space, region);
         }
         if nth + 1 < sources.count {
             region = RegionIndex(next);
@@ -355,20 +258,22 @@ pub fn release_sources(core: &Core, sources: Sources) {
 pub fn serve_fault(core: &Core, address: ToAddress) {
     let start = Instant::now();
     let page = core.space.range.word(address).page();
-    let Some(_inside) = core.serving.enter() else {
-        // Service ended between the fault and now: the page is there, or not registered any more. But
-        // `UFFDIO_UNREGISTER` wakes who waits *before* it ends the registration, and faults are taken
-        // under the lock of their mapping alone (since Linux 6.6): one that came in between has waited
-        // since, and nobody else will wake it.
+    let serve = || match core.space.regions.service(page.region()) {
+        Service::Zero => zero_page(core, page),
+        Service::Build | Service::Return if core.serving.state.is_flipped() => serve_page(core, page),
+        // An event of the last cycle, so late that its region is a destination by now. Nobody waits.
+        Service::Build | Service::Return => FaultPath::Present,
+    };
+    // Service ended between the fault and now: the page is there, or not registered any more. But
+    // `UFFDIO_UNREGISTER` wakes who waits *before* it ends the registration, and faults are taken
+    // under the lock of their mapping alone (since Linux 6.6): one that came in between has waited
+    // since, and nobody else will wake it.
+    let late = || {
         if let Some(pages) = &core.serving.pages {
             pages.wake(core.space.range.page_address(page), PAGE_BYTES);
         }
-        return;
     };
-    let path = match core.space.regions.service(page.region()) {
-        Service::Zero => zero_page(core, page),
-        Service::Build | Service::Return => serve_page(core, page),
-    };
+    let Some(path) = core.serving.state.serve_fault(serve, late) else { return };
     let latency = start.elapsed();
     core.stats.record_fault(path, latency);
     core.tell(|listener| listener.fault_served(path, latency));
@@ -398,12 +303,12 @@ fn serve_page(core: &Core, page: PageIndex) -> FaultPath {
         Claim::Mine => FaultPath::Returned,
         Claim::Others => {
             let installed = || page_state::state(state) == UnitState::Installed;
-            if core.serving.wait(OVERTAKE_AFTER, installed) {
+            if core.serving.state.wait(OVERTAKE_AFTER, installed) {
                 FaultPath::Waited
             } else if is_build && overtake(core, unit, page) {
                 FaultPath::Overtaken
             } else {
-                core.serving.wait(Duration::MAX, installed);
+                core.serving.state.wait(Duration::MAX, installed);
                 FaultPath::Waited
             }
         }
@@ -416,36 +321,22 @@ fn serve_page(core: &Core, page: PageIndex) -> FaultPath {
 /// was installed meanwhile, or there is no staging.
 fn overtake(core: &Core, unit: PageIndex, page: PageIndex) -> bool {
     let serving = &core.serving;
+    if page.in_region() >= contents_pages(core, page.region()) {
+        return false;
+    }
     serving.step(Step::Overtaking);
-    // SeqCst: before the look at the unit's state; pairs with the SeqCst in `page_state::installed` and
-    // the load in `wait_for_guests`, so that the holder does not let go of what this thread reads.
-    serving.guests.fetch_add(1, Ordering::SeqCst);
-    serving.step(Step::GuestCounted);
-    let claimed = core.space.unit_state[unit.index()].load(Ordering::SeqCst) == UnitState::Claimed as u8;
-    let filled = page.in_region() < contents_pages(core, page.region());
-    serving.step(Step::GuestEntered);
-    let piece = if claimed && filled { serving.staging.take(&core.space, 1) } else { None };
-    let overtaken = piece.is_some();
-    if let Some(piece) = piece {
+    let build = || {
+        let piece = serving.staging.take(&core.space, 1)?;
         // SAFETY: as in `build_unit`; the holder keeps the sources until this guest has left.
         let _ = unsafe { build_pages(&core.space, page, 1, piece.address().as_ptr()) };
         let page_service = serving.pages.as_deref().expect("units are served in concurrent modes");
         let to = core.space.range.page_address(page);
         let request = Request { to, from: piece.address(), bytes: PAGE_BYTES };
         let after = serving.installer.install(page_service, &core.stats, request);
-        serving.staging.give_back(piece, 1, after);
-    }
-    // SeqCst: pairs with the load in `wait_for_guests`.
-    serving.guests.fetch_sub(1, Ordering::SeqCst);
-    overtaken
-}
-
-/// Waits until no guest can be reading what the unit was built from. Almost always there is none.
-fn wait_for_guests(serving: &Serving) {
-    // SeqCst: after the SeqCst store of `Installed`; pairs with the SeqCst in `overtake`.
-    while serving.guests.load(Ordering::SeqCst) > 0 {
-        serving.yield_now();
-    }
+        serving.staging.give_back(&core.space, piece, 1, after);
+        Some(())
+    };
+    serving.state.visit(&core.space.unit_state[unit.index()], build).flatten().is_some()
 }
 
 /// Whether no survivor goes to the unit: it is not counted as missing.

@@ -133,7 +133,7 @@ impl SimulatedHeap {
     /// As `Heap::wait_for_memory`, while other threads run.
     ///
     /// # Errors
-    /// [`AllocError::HeapLimit`] if a whole cycle that began since did not free enough.
+    /// [`AllocError::HeapLimit`] if three whole cycles that began since did not free enough.
     pub fn wait_for_memory(&self, need: MemoryNeed) -> Result<(), AllocError> {
         loop {
             if let Some(answer) = self.core.control.try_for_memory(&self.core.space, need) {

@@ -7,12 +7,13 @@
 //! 1. A region is in at most one free list, and then its use is `Free`.
 //! 2. Mutators allocate in windows that are not registered with userfaultfd, as long as such a
 //!    window has a free region (a registered page costs two faults when it is first written).
-//! 3. `used` counts regions that hold objects (no incomplete destinations, no staging, no roots);
-//!    `resident` counts regions of objects or staging that the system has given memory for.
+//! 3. `used` counts regions that hold objects (no incomplete destinations, no staging, no roots).
+//!
+//! Which of them have memory of the system's is in [`crate::residency`].
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::account::{Account, Holding};
 use crate::address::{FromAddress, HeapRange, RegionIndex, ToAddress, WindowIndex, WordIndex};
 use crate::error::HeapError;
 use crate::free_regions::FreeRegions;
@@ -22,7 +23,9 @@ use crate::geometry::{
 use crate::livemap::LiveMap;
 use crate::options::HeapOptions;
 use crate::region::{Class, Regions, Service, Use, Verdict};
-use crate::sys::mapping::{Reservation, SideTable};
+use crate::sync::SideTable;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sys::mapping::Reservation;
 
 /// What a window is for. A role with no free region left borrows from another.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -75,16 +78,19 @@ pub struct Space {
     pub page_source: SideTable<AtomicU32>,
     /// Per page that begins a unit of claim: its state (see `page_state`).
     pub unit_state: SideTable<AtomicU8>,
+    /// What the system has given memory for.
+    pub account: Account,
     windows: Box<[Window]>,
     free: Mutex<FreeRegions>,
     /// Class of regions handed out to mutators.
     allocation_class: AtomicU8,
     used: AtomicUsize,
     peak_used: AtomicUsize,
-    resident: AtomicUsize,
-    peak_resident: AtomicUsize,
     limit: usize,
-    resident_target: AtomicUsize,
+    /// See [`crate::residency`].
+    pub(crate) resident_target: AtomicUsize,
+    /// See [`crate::residency`].
+    pub(crate) compacting: AtomicBool,
 }
 
 impl Space {
@@ -113,6 +119,7 @@ impl Space {
             chunk_destination: SideTable::new(regions * REGION_CHUNKS).map_err(reserve)?,
             page_source: SideTable::new(regions * REGION_PAGES).map_err(reserve)?,
             unit_state: SideTable::new(regions * REGION_PAGES).map_err(reserve)?,
+            account: Account::default(),
             windows: roles
                 .iter()
                 .map(|&role| Window {
@@ -125,11 +132,16 @@ impl Space {
             allocation_class: AtomicU8::new(Class::New as u8),
             used: AtomicUsize::new(0),
             peak_used: AtomicUsize::new(0),
-            resident: AtomicUsize::new(0),
-            peak_resident: AtomicUsize::new(0),
             limit: options.limit_bytes / REGION_BYTES,
             resident_target: AtomicUsize::new(options.limit_bytes / REGION_BYTES),
+            compacting: AtomicBool::new(false),
         })
+    }
+
+    /// How many windows a heap of this limit has.
+    #[must_use]
+    pub fn windows_for(limit_bytes: usize) -> usize {
+        roles_for(limit_bytes).len()
     }
 
     /// A window's state.
@@ -144,7 +156,7 @@ impl Space {
         (0..self.windows.len() as u32).map(WindowIndex)
     }
 
-    fn lock(&self) -> MutexGuard<'_, FreeRegions> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FreeRegions> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,23 +178,6 @@ impl Space {
         self.peak_used.load(Ordering::Relaxed)
     }
 
-    /// Regions the system has given memory for.
-    #[must_use]
-    pub fn resident(&self) -> usize {
-        self.resident.load(Ordering::Relaxed)
-    }
-
-    /// Most regions the system had given memory for.
-    #[must_use]
-    pub fn peak_resident(&self) -> usize {
-        self.peak_resident.load(Ordering::Relaxed)
-    }
-
-    /// How many regions may stay resident; beyond it, freed ones are given back to the system.
-    pub fn set_resident_target(&self, regions: usize) {
-        self.resident_target.store(regions, Ordering::Relaxed);
-    }
-
     /// Regions that can still be handed out to mutators.
     #[must_use]
     pub fn available(&self) -> usize {
@@ -194,18 +189,13 @@ impl Space {
         self.peak_used.fetch_max(used, Ordering::Relaxed);
     }
 
-    /// Notes whether a region has memory of the system's.
-    pub fn set_resident(&self, region: RegionIndex, resident: bool) {
-        let record = self.regions.record(region);
-        if record.resident.swap(resident, Ordering::Relaxed) == resident {
-            return;
-        }
-        if resident {
-            let count = self.resident.fetch_add(1, Ordering::Relaxed) + 1;
-            self.peak_resident.fetch_max(count, Ordering::Relaxed);
-        } else {
-            self.resident.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// Bytes of memory that the side tables hold: asks the system for each page.
+    #[must_use]
+    pub fn side_table_bytes(&self) -> usize {
+        self.live.resident_bytes()
+            + self.chunk_destination.resident_bytes()
+            + self.page_source.resident_bytes()
+            + self.unit_state.resident_bytes()
     }
 
     /// Class of the regions that mutators are given from now on.
@@ -228,7 +218,8 @@ impl Space {
             .expect("one of the classes that are allocated in")
     }
 
-    /// Hands a region out to mutators. `None`: the limit is reached.
+    /// Hands a region out to mutators. `None`: the limit is reached, or compaction has to give memory
+    /// back first.
     pub fn allocate_region(&self, usage: Use) -> Option<RegionIndex> {
         let mut free = self.lock();
         if self.used() >= self.limit {
@@ -241,22 +232,12 @@ impl Space {
             [Role::Young, Role::YoungMarking, Role::Old]
         };
         let region = self.find(&free, usage, &order, Contents::MayBeDirty)?;
-        self.make_room_for(&mut free, region);
+        if !self.make_room(&mut free, &[region]) {
+            return None;
+        }
         free.take(region);
         self.begin_use(region, usage, class);
         Some(region)
-    }
-
-    /// Before a region without memory is handed out: gives back the memory of a free one elsewhere, if the
-    /// heap has as much as its limit already.
-    fn make_room_for(&self, free: &mut FreeRegions, region: RegionIndex) {
-        if self.regions.record(region).resident.load(Ordering::Relaxed) || self.resident() < self.limit {
-            return;
-        }
-        if let Some(other) = self.windows().find_map(|window| free.first(window, true).1) {
-            self.discard(other);
-            free.discarded(other);
-        }
     }
 
     /// Finds a free region, by preference: not registered, resident or not as wanted, in the order of
@@ -310,12 +291,11 @@ impl Space {
         if usage.counts_as_used() {
             self.add_used(1);
         }
-        if !matches!(usage, Use::Destination | Use::Roots) {
-            self.set_resident(region, true);
-        }
+        self.begin_holding(region, usage);
     }
 
-    /// Hands out a run of regions for a large object. `None`: limit reached or no such run.
+    /// Hands out a run of regions for a large object. `None`: limit reached, no such run, or compaction has
+    /// to give memory back first.
     pub fn allocate_run(&self, regions: usize) -> Option<RegionIndex> {
         let mut free = self.lock();
         if self.used() + regions > self.limit || regions > WINDOW_REGIONS {
@@ -323,10 +303,11 @@ impl Space {
         }
         let class = self.current_class();
         let head = self.find_run(&free, regions)?;
-        for region in (head.0..head.0 + regions as u32).map(RegionIndex) {
-            self.make_room_for(&mut free, region);
+        let run: Vec<_> = (head.0..head.0 + regions as u32).map(RegionIndex).collect();
+        if !self.make_room(&mut free, &run) {
+            return None;
         }
-        for (nth, region) in (head.0..head.0 + regions as u32).map(RegionIndex).enumerate() {
+        for (nth, region) in run.into_iter().enumerate() {
             free.take(region);
             let usage = if nth == 0 { Use::LargeHead } else { Use::LargeTail };
             // Large objects never move, so they are candidates for nothing.
@@ -388,8 +369,12 @@ impl Space {
         let mut free = self.lock();
         let region = self.find(&free, usage, order, contents)?;
         free.take(region);
-        if contents == Contents::MustBeEmpty && self.regions.record(region).resident.load(Ordering::Relaxed) {
+        if contents == Contents::MustBeEmpty && self.is_resident(region) {
             self.discard(region);
+        }
+        if usage == Use::Staging {
+            // Whether there is room or not: compaction is what makes it.
+            let _ = self.make_room(&mut free, &[region]);
         }
         self.begin_use(region, usage, Class::Settled);
         Some(region)
@@ -407,8 +392,8 @@ impl Space {
     /// A destination is complete: from now on it counts as used.
     pub fn complete_destination(&self, region: RegionIndex) {
         self.regions.set_usage(region, Use::Objects);
+        self.hold(region, Holding::Objects);
         self.add_used(1);
-        self.set_resident(region, true);
     }
 
     /// Takes a region back. Its memory is kept for reuse (dirty) while no more than the target is
@@ -416,13 +401,7 @@ impl Space {
     pub fn free_region(&self, region: RegionIndex) {
         let record = self.regions.record(region);
         let counted = self.regions.usage(region).counts_as_used();
-        if record.resident.load(Ordering::Relaxed) {
-            if self.resident() > self.resident_target.load(Ordering::Relaxed) {
-                self.discard(region);
-            } else {
-                record.dirty.store(true, Ordering::Relaxed);
-            }
-        }
+        self.keep_or_discard(region);
         let mut free = self.lock();
         self.regions.set_usage(region, Use::Free);
         self.regions.set_class(region, Class::Free);
@@ -434,57 +413,9 @@ impl Space {
         record.taken.store(false, Ordering::Relaxed);
         record.to_be_taken.store(false, Ordering::Relaxed);
         record.live_bytes.store(0, Ordering::Relaxed);
-        free.give_back(region, record.resident.load(Ordering::Relaxed));
+        free.give_back(region, self.is_resident(region));
         if counted {
             self.used.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Gives a region's memory back to the system.
-    pub fn discard(&self, region: RegionIndex) {
-        // A refusal (memory locked by the embedder) leaves old contents: keep the region dirty.
-        if self.reservation.discard(self.range.region_address(region).get(), REGION_BYTES).is_err() {
-            self.regions.record(region).dirty.store(true, Ordering::Relaxed);
-            return;
-        }
-        self.regions.record(region).dirty.store(false, Ordering::Relaxed);
-        self.set_resident(region, false);
-    }
-
-    /// The region's memory is gone by other means (moved away, or its window was taken).
-    pub fn forget_memory(&self, region: RegionIndex) {
-        self.regions.record(region).dirty.store(false, Ordering::Relaxed);
-        self.set_resident(region, false);
-    }
-
-    /// Gives back memory of free regions until at most `keep` regions are resident.
-    pub fn trim(&self, keep: usize) {
-        for window in self.windows() {
-            if self.resident() <= keep {
-                return;
-            }
-            let resident = self.lock().resident_in_window(window);
-            for region in resident.into_iter().rev() {
-                // One region at a time, so that a mutator that needs one does not wait for all.
-                let mut free = self.lock();
-                if free.is_free(region) {
-                    self.discard(region);
-                    free.discarded(region);
-                }
-                drop(free);
-                if self.resident() <= keep {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Gives back the memory of a window's free regions (before the window is taken as a whole).
-    pub fn trim_window(&self, window: WindowIndex) {
-        let mut free = self.lock();
-        for region in free.resident_in_window(window) {
-            self.discard(region);
-            free.discarded(region);
         }
     }
 

@@ -15,6 +15,7 @@
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::account::Holding;
 use crate::address::{FromAddress, RegionIndex};
 use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES};
 use crate::space::Space;
@@ -64,7 +65,7 @@ pub enum After {
 pub struct Staging {
     pieces: ArrayQueue<Piece>,
     drained: ArrayQueue<RegionIndex>,
-    /// Drained regions whose memory has left: to be freed by a worker.
+    /// Drained regions whose memory has left, if only in part: to be freed by a worker.
     emptied: ArrayQueue<RegionIndex>,
 }
 
@@ -87,7 +88,13 @@ impl Staging {
     }
 
     /// Adds an evacuated region that nobody reads any more.
-    pub fn drained(&self, region: RegionIndex) {
+    pub fn drained(&self, space: &Space, region: RegionIndex) {
+        space.hold(region, Holding::Drained);
+        if space.is_partly_resident(region) {
+            // Building in it would ask for pages that were just given back.
+            self.emptied.push(region).expect("each region is drained once, and all fit");
+            return;
+        }
         self.drained.push(region).expect("each region is drained once, and all fit");
     }
 
@@ -104,6 +111,8 @@ impl Staging {
         }
         if let Some(region) = self.drained.pop() {
             let address = space.from_space(region.first_word());
+            // Its pages may have holes, which building fills.
+            space.fill(region);
             return Some(Piece { region, address, used: 0, origin: Origin::Drained });
         }
         let mut piece = self.pieces.pop()?;
@@ -112,15 +121,19 @@ impl Staging {
             // their place.
             piece.used = 0;
         }
+        if piece.used == 0 {
+            space.fill(piece.region);
+        }
         Some(piece)
     }
 
     /// Gives a piece back after `pages` of its pages were used.
-    pub fn give_back(&self, mut piece: Piece, pages: usize, after: After) {
+    pub fn give_back(&self, space: &Space, mut piece: Piece, pages: usize, after: After) {
         match after {
             After::Kept => self.put(piece),
             After::Moved => {
                 piece.used += pages;
+                space.remove_pages(piece.region, pages);
                 if piece.fits(pages) {
                     self.put(piece);
                 } else if piece.origin == Origin::Reserved {
@@ -178,11 +191,11 @@ mod tests {
         let region =
             space.allocate_for_collector(Use::Staging, &[Role::Young], Contents::MayBeDirty).unwrap();
         let staging = Staging::new(space.range.regions());
-        staging.drained(region);
+        staging.drained(&space, region);
         for pages in [64, 64, 64, 64, 64, 64, 64, 20, 64, 64] {
             let piece = staging.take(&space, pages).expect("one is there, and nobody holds it");
             assert!(piece.fits(pages), "{piece:?} for {pages} pages");
-            staging.give_back(piece, pages, After::Moved);
+            staging.give_back(&space, piece, pages, After::Moved);
         }
         let mut all = vec![];
         staging.take_all(|region| all.push(region));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::account::HeldBytes;
 use crate::events::{CycleSummary, FaultPath, Phase};
 
 const SUB_BITS: u32 = 6;
@@ -236,8 +237,10 @@ macro_rules! counters {
 counters! {
     /// Cycles completed.
     cycles,
-    /// Cycles that ended without a flip, because nothing was worth evacuating.
+    /// Cycles that ended without a flip: nothing was worth evacuating, or it was refused.
     cycles_without_flip,
+    /// Cycles that ended without a flip because the system refused a registration.
+    flips_refused,
     /// Stop-the-world pauses for the collection itself (verification not counted).
     pauses,
     /// Faults that mutators took on missing pages.
@@ -393,10 +396,17 @@ pub struct Memory {
     pub peak_used_bytes: u64,
     /// Live bytes as found by the last marking, plus what was allocated since it began.
     pub live_bytes: u64,
-    /// Regions that hold memory of the system's, whole: those in use and those kept for reuse.
+    /// Memory that the system has given for objects, destinations, staging and free regions kept for
+    /// reuse. Regions that mutators allocate in count whole.
     pub resident_bytes: u64,
     /// Most that was resident at any time.
     pub peak_resident_bytes: u64,
+    /// What memory is held for, root slots included.
+    pub held: HeldBytes,
+    /// What it was held for when most was resident.
+    pub held_at_peak: HeldBytes,
+    /// Memory of the tables beside the heap.
+    pub side_table_bytes: u64,
 }
 
 /// One phase's durations.

@@ -13,7 +13,6 @@
 //! | [`compare`] | shadow | each object equals its copy from before the flip, references mapped |
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::address::{ToAddress, WordIndex};
@@ -25,7 +24,8 @@ use crate::options::VerifyLevel;
 use crate::plan::Plan;
 use crate::region::{Class, Use};
 use crate::roots::root_reference;
-use crate::sys::mapping::SideTable;
+use crate::sync::SideTable;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Copies of all reachable objects, taken before the flip.
 #[derive(Debug, Default)]

@@ -19,6 +19,8 @@ use strikeslip_gc::sys::mapping::{Reservation, huge_page_bytes};
 use strikeslip_gc::sys::uffd::{FaultBatch, FaultReader, Userfault, Waited};
 use strikeslip_gc::sys::{Install, PageService, probe, sigbus};
 
+#[path = "child/mod.rs"]
+mod child_process;
 #[path = "kernel/signals.rs"]
 mod signals;
 
@@ -276,6 +278,19 @@ fn what_is_not_registered_is_missing_and_nonsense_is_invalid() {
     assert_eq!(f.calls("register", "invalid"), 1);
 }
 
+/// Forks; the child ends at once.
+fn fork_and_wait() {
+    // SAFETY: the child only exits, by a call that is async-signal-safe.
+    let child = unsafe {
+        match libc::fork() {
+            0 => libc::_exit(0),
+            child => child,
+        }
+    };
+    // SAFETY: waits for the child; no status is asked for.
+    assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+}
+
 #[test]
 fn a_page_shared_with_a_forked_process_is_busy_and_can_be_copied() {
     // A fork shares every page of the process, those of the other tests too: this test has its own.
@@ -286,15 +301,14 @@ fn a_page_shared_with_a_forked_process_is_busy_and_can_be_copied() {
     let f = Fixture::new(Delivery::InPlace, false);
     f.write(SOURCE, PAGE_BYTES, 5);
     f.register(0, REGION_BYTES);
-    // SAFETY: the child only exits, by a call that is async-signal-safe.
-    let child = unsafe {
-        match libc::fork() {
-            0 => libc::_exit(0),
-            child => child,
-        }
-    };
-    // SAFETY: waits for the child; no status is asked for.
-    assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+    // Windows are not inherited, so nothing is shared ..
+    fork_and_wait();
+    assert_eq!(f.move_pages(2 * PAGE_BYTES, SOURCE, PAGE_BYTES), Install::Done);
+    // .. unless that is asked for.
+    f.write(SOURCE, PAGE_BYTES, 5);
+    // SAFETY: the fixture's own window; no contents are lost.
+    assert_eq!(unsafe { libc::madvise(f.to(SOURCE).as_ptr(), WINDOW_BYTES, libc::MADV_DOFORK) }, 0);
+    fork_and_wait();
     assert_eq!(f.move_pages(0, SOURCE, PAGE_BYTES), Install::Busy);
     assert_eq!(f.copy(0, SOURCE, PAGE_BYTES), Install::Done);
     assert!(f.has(0, PAGE_BYTES, 5));

@@ -2,15 +2,17 @@
 //!
 //! What changes the process for good runs in a child: this test binary again, with one test.
 
+mod child;
 mod toy_embedder;
 
-use std::process::Command;
 use std::sync::Barrier;
 
+use child::{deny_userfaultfd, in_child};
 use strikeslip_gc::error::{AllocError, HeapError};
-use strikeslip_gc::geometry::REGION_BYTES;
+use strikeslip_gc::geometry::{PAGE_BYTES, REGION_BYTES, WINDOW_BYTES};
 use strikeslip_gc::options::{Delivery, HeapOptions, Mode, VerifyLevel};
 use strikeslip_gc::plan::Pressure;
+use strikeslip_gc::roots::RootPageKind;
 use toy_embedder::graph::{Graph, Shape};
 use toy_embedder::{Mutator, Toy, layouts};
 
@@ -105,19 +107,32 @@ fn without_collection_the_limit_is_final() {
     assert_eq!(toy.heap.snapshot().counters.cycles, 0);
 }
 
-/// Runs the test of this name in a child, which is told so. True in the child.
-fn in_child(test: &str) -> bool {
-    const TOLD: &str = "STRIKESLIP_TEST_CHILD";
-    if std::env::var_os(TOLD).is_some() {
-        return true;
+#[test]
+fn a_full_root_window_is_an_error_until_a_page_is_freed() {
+    // A child: the window's page tables are some megabytes that stay.
+    if !in_child("a_full_root_window_is_an_error_until_a_page_is_freed") {
+        return;
     }
-    let binary = std::env::current_exe().expect("the test binary");
-    let output =
-        Command::new(binary).args(["--exact", test, "--nocapture"]).env(TOLD, "1").output().expect("a child");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let ran = text.contains("1 passed");
-    assert!(output.status.success() && ran, "{text}{}", String::from_utf8_lossy(&output.stderr));
-    false
+    let toy = Toy::new(options(Mode::NoGc)).expect("a heap");
+    let roots = toy.heap.roots();
+    let mut pages = vec![];
+    let error = loop {
+        match roots.allocate(RootPageKind::Paged) {
+            Ok(page) => {
+                let address = page.slots().as_ptr().cast_mut().cast();
+                // SAFETY: the page is this test's, and as empty before as after.
+                assert_eq!(unsafe { libc::madvise(address, PAGE_BYTES, libc::MADV_DONTNEED) }, 0);
+                pages.push(page);
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, AllocError::SystemRefused { bytes: PAGE_BYTES });
+    // All but the region of hot pages.
+    assert_eq!(pages.len(), (WINDOW_BYTES - REGION_BYTES) / PAGE_BYTES);
+    roots.free(pages.pop().expect("many pages"));
+    assert!(roots.allocate(RootPageKind::Paged).is_ok());
+    assert!(roots.allocate(RootPageKind::Paged).is_err());
 }
 
 #[test]
@@ -140,45 +155,12 @@ fn a_system_that_refuses_address_space_is_an_error() {
     }
 }
 
-/// From now on this thread and those it starts are refused userfaultfd, whichever way it is asked for:
-/// the system call, and the request to the device.
-fn deny_userfaultfd() {
-    const NEW_FROM_DEVICE: u32 = 0xAA00;
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter {
-        code: (libc::BPF_JMP | libc::BPF_JEQ) as u16,
-        jt,
-        jf,
-        k,
-    };
-    let load = |offset: usize| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32);
-    let request = std::mem::offset_of!(libc::seccomp_data, args) + 8;
-    let mut filter = [
-        load(std::mem::offset_of!(libc::seccomp_data, nr)),
-        jump(libc::SYS_userfaultfd as u32, 3, 0),
-        jump(libc::SYS_ioctl as u32, 0, 3),
-        load(request),
-        jump(NEW_FROM_DEVICE, 0, 1),
-        statement(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: both calls take values, and a program that lives until the second one returns.
-    let answers = unsafe {
-        [
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
-        ]
-    };
-    assert_eq!(answers, [0, 0], "{}", std::io::Error::last_os_error());
-}
-
 #[test]
 fn without_userfaultfd_the_world_is_stopped_instead() {
     if !in_child("without_userfaultfd_the_world_is_stopped_instead") {
         return;
     }
-    deny_userfaultfd();
+    deny_userfaultfd(libc::EPERM);
     for mode in [Mode::ConcurrentCopy, Mode::ConcurrentMove] {
         for delivery in [None, Some(Delivery::Pool), Some(Delivery::InPlace)] {
             match Toy::new(HeapOptions { delivery, ..options(mode) }) {

@@ -86,6 +86,7 @@ fn random_options(random: &mut Random) -> HeapOptions {
         seed: random.next(),
         per_mille: [50, 200, 600][random.below(3)],
         refuse_moves_after: random.one_in(3).then(|| random.below(12) as u64),
+        refuse_registrations: [0, 0, 300][random.below(3)],
     };
     HeapOptions {
         limit_bytes: (24 + random.below(40)) << 20,
@@ -273,7 +274,7 @@ fn random_schedules_agree_with_their_models() {
     }
     let common = ["again", "exists", "no-memory", "partial"];
     let forced = common.iter().flat_map(|answer| [format!("copy {answer}"), format!("move {answer}")]);
-    let others = ["move busy", "move invalid", "zeropage again"].map(str::to_owned);
+    let others = ["move busy", "move invalid", "zeropage again", "register no-memory"].map(str::to_owned);
     for forced in forced.chain(others) {
         assert!(seen.forced.contains_key(&forced), "{forced} was not forced: {seen:?}");
     }

@@ -43,7 +43,12 @@ fn random_options(random: &mut Random) -> HeapOptions {
 fn random_answers(random: &mut Random) -> Option<ForcedAnswers> {
     let (seed, per_mille) = (random.next(), [20, 100, 400][random.below(3)]);
     let refuse_moves_after = random.one_in(4).then(|| random.below(5000) as u64);
-    random.one_in(2).then_some(ForcedAnswers { seed, per_mille, refuse_moves_after })
+    random.one_in(2).then_some(ForcedAnswers {
+        seed,
+        per_mille,
+        refuse_moves_after,
+        refuse_registrations: 50,
+    })
 }
 
 /// A root slot that graphs do not use.

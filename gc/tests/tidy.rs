@@ -35,8 +35,11 @@ impl Source {
 
     /// A file that holds tests only.
     fn is_test(&self) -> bool {
-        self.path.components().any(|part| part.as_os_str() == "tests")
-            || self.path.file_stem().is_some_and(|name| name == "tests" || name == "testing")
+        self.path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "models")
+            || self
+                .path
+                .file_stem()
+                .is_some_and(|name| ["tests", "testing", "models"].iter().any(|test| name == *test))
     }
 
     /// Lines before the unit tests at the file's end.

@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use strikeslip_gc::geometry::WORD_BYTES;
 use strikeslip_gc::layout::{LayoutId, Tail};
 
 use crate::object::{Gc, Slot};
 use crate::shape::{Object, ObjectHeader, Typed};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::{Mutator, shape};
 
 /// The words behind a header, as atomics.

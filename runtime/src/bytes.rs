@@ -10,13 +10,13 @@
 
 use std::fmt;
 use std::ops::{Deref, Range};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use strikeslip_gc::geometry::WORD_BYTES;
 use strikeslip_gc::layout::{LayoutId, Tail};
 
 use crate::array::tail_words;
 use crate::shape::{self, Object, ObjectHeader, Typed};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! byte_objects {
     ($($name:ident)+) => {$(

@@ -19,7 +19,6 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use strikeslip_gc::address::ToAddress;
 use strikeslip_gc::error::AllocError;
@@ -29,6 +28,7 @@ use crate::Mutator;
 use crate::object::Gc;
 use crate::safepoint::Member;
 use crate::shape::Object;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A root slot. Valid until its page is given back.
 pub(crate) type RootSlot = NonNull<AtomicU64>;

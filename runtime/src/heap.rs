@@ -48,6 +48,10 @@ impl fmt::Debug for Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.gc.is_inherited() {
+            // Root slots are not there in a child process.
+            return;
+        }
         // No mutator, no persistent handle: each of them keeps a `Heap`.
         self.persistent.get_mut().unwrap_or_else(PoisonError::into_inner).release(self.gc.roots());
         self.registry.set_gc(None);

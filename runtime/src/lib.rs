@@ -59,7 +59,10 @@
 //! - Let the collector act: a loop that does not allocate calls [`Mutator::safepoint`] now and then,
 //!   and whatever may wait runs in [`Mutator::blocked`]. A watchdog names a thread that does not.
 //! - Do not give addresses of heap memory to system calls: see [`Bytes`] and [`PinnedBytes`].
-//! - Do not block `SIGBUS` in an attached thread.
+//! - Do not block `SIGBUS` in an attached thread; a handler for it that is set after the first heap was
+//!   created passes on what is not its own.
+//! - A child process does not inherit heaps: after a `fork` it may drop them, `exec`, or end by `_exit`, but
+//!   neither use nor leave an open scope. An access ends in `SIGSEGV`.
 
 /// The example in the README compiles and runs.
 #[cfg(doctest)]
@@ -79,6 +82,7 @@ mod object;
 mod park;
 mod persistent;
 mod safepoint;
+mod sync;
 mod watchdog;
 
 pub use array::{Array, Words};

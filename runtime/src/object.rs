@@ -13,13 +13,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use strikeslip_gc::address::ToAddress;
 use strikeslip_gc::layout::LayoutId;
 
 use crate::Mutator;
 use crate::shape::{Object, ObjectHeader, Typed};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A raw reference to an object: an address, no more.
 ///

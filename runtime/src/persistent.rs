@@ -11,7 +11,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use strikeslip_gc::address::ToAddress;
 
@@ -19,6 +18,7 @@ use crate::handle::{RootSlot, no_root_page};
 use crate::heap::Heap;
 use crate::object::Gc;
 use crate::shape::Object;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::{Mutator, safepoint};
 
 /// A handle that lives until it is dropped, on any thread. It keeps its heap alive, too.

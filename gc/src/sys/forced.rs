@@ -28,6 +28,8 @@ pub struct Forcing {
     requests: AtomicU64,
     /// MOVEs so far.
     moves: AtomicU64,
+    /// Registrations before a flip so far.
+    registrations: AtomicU64,
 }
 
 /// A request to install, without its kind.
@@ -42,7 +44,8 @@ impl Forcing {
     /// Around `inner`, counting in `stats`.
     #[must_use]
     pub const fn new(inner: Arc<dyn PageService>, answers: ForcedAnswers, stats: Arc<Statistics>) -> Self {
-        Self { inner, answers, stats, requests: AtomicU64::new(0), moves: AtomicU64::new(0) }
+        let (requests, moves, registrations) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { inner, answers, stats, requests, moves, registrations }
     }
 
     /// What to force on this request, if anything, and a random number to go with it.
@@ -110,6 +113,15 @@ const fn mix(value: u64) -> u64 {
 impl PageService for Forcing {
     fn register(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
         self.inner.register(start, bytes)
+    }
+
+    fn try_register(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
+        let nth = self.registrations.fetch_add(1, Ordering::Relaxed);
+        if mix(self.answers.seed ^ mix(nth)) % 1000 < u64::from(self.answers.refuse_registrations) {
+            self.stats.forced.count(KernelCall::Register, KernelAnswer::NoMemory);
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
+        self.inner.try_register(start, bytes)
     }
 
     fn unregister(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
@@ -186,7 +198,8 @@ mod tests {
 
     #[test]
     fn what_is_said_to_be_done_was_done() {
-        let (kernel, forcing) = forcing(ForcedAnswers { seed: 5, per_mille: 900, refuse_moves_after: None });
+        let (kernel, forcing) =
+            forcing(ForcedAnswers { seed: 5, per_mille: 900, ..ForcedAnswers::default() });
         let (to, from, bytes) = (ToAddress::new(0), FromAddress::new(0), 32 * PAGE_BYTES);
         let mut forced = 0;
         for nth in 0..3000 {
@@ -212,10 +225,22 @@ mod tests {
 
     #[test]
     fn moves_are_refused_from_one_on() {
-        let (_, forcing) = forcing(ForcedAnswers { seed: 5, per_mille: 0, refuse_moves_after: Some(2) });
+        let (_, forcing) =
+            forcing(ForcedAnswers { seed: 5, refuse_moves_after: Some(2), ..ForcedAnswers::default() });
         let (to, from) = (ToAddress::new(0), FromAddress::new(0));
         let answers = [0; 4].map(|_| forcing.move_pages(to, from, PAGE_BYTES));
         assert_eq!(answers, [Install::Done, Install::Done, Install::Invalid, Install::Invalid]);
         assert_eq!(forcing.copy(to, from, PAGE_BYTES), Install::Done);
+    }
+
+    #[test]
+    fn only_registrations_that_the_caller_can_do_without_are_refused() {
+        let answers = ForcedAnswers { seed: 5, refuse_registrations: 500, ..ForcedAnswers::default() };
+        let (_, forcing) = forcing(answers);
+        let window = ToAddress::new(0);
+        assert!((0..100).all(|_| forcing.register(window, PAGE_BYTES).is_ok()));
+        let refused = (0..1000).filter(|_| forcing.try_register(window, PAGE_BYTES).is_err()).count();
+        assert!((400..600).contains(&refused), "{refused} of 1000");
+        assert_eq!(forcing.stats.forced.total(), refused as u64);
     }
 }

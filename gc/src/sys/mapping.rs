@@ -7,6 +7,10 @@
 //! page tables. A window is one mapping with flags that never change (a cycle's page operations
 //! then need no lock but the mapping's own). What is not an open window or a taken alias is
 //! inaccessible. No call reaches outside the reservation: each checks its range.
+//!
+//! *Fork.* Windows and taken aliases are not inherited (`MADV_DONTFORK`): a child process would find zeros
+//! where pages are missing, and pages that it shares could not be moved. In a child an access to the heap ends
+//! in `SIGSEGV`.
 
 use std::io;
 use std::ptr;
@@ -44,6 +48,29 @@ pub(super) unsafe fn unmap(address: usize, bytes: usize) {
         let answer = unsafe { libc::munmap(ptr::with_exposed_provenance_mut(address), bytes) };
         debug_assert_eq!(answer, 0, "munmap({address:#x}, {bytes:#x})");
     }
+}
+
+/// Whether the process can have `mappings` more mappings (see `vm.max_map_count`). Tried, not read: a mapping
+/// is made, and every other page of it changed.
+///
+/// # Errors
+/// The system refuses.
+pub fn room_for(mappings: usize) -> io::Result<()> {
+    let bytes = mappings * PAGE_BYTES;
+    // SAFETY: the kernel chooses a free address.
+    let base = unsafe { map(0, bytes, libc::PROT_NONE)? };
+    let mut result = Ok(());
+    for page in (base..base + bytes).step_by(2 * PAGE_BYTES) {
+        // SAFETY: a page of the mapping that was just made; nobody knows it.
+        result =
+            check(unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(page), PAGE_BYTES, READ_WRITE) });
+        if result.is_err() {
+            break;
+        }
+    }
+    // SAFETY: the mapping is ours, and nobody knows it.
+    unsafe { unmap(base, bytes) };
+    result
 }
 
 /// Gives advice on a range.
@@ -133,7 +160,8 @@ impl Reservation {
         self.range
     }
 
-    /// Maps a window, empty, readable and writable, with or without huge pages. What was in it is lost.
+    /// Maps a window, empty, readable and writable, with or without huge pages. What was in it is lost. Child
+    /// processes do not inherit it.
     ///
     /// # Errors
     /// The system refuses another mapping.
@@ -147,6 +175,8 @@ impl Reservation {
         // takes the process-wide lock. Before the advice, so that one small page does.
         touch(start);
         self.discard(start, REGION_BYTES)?;
+        // SAFETY: no contents are lost in this process, and a child has no use for them.
+        unsafe { advise(start, WINDOW_BYTES, libc::MADV_DONTFORK)? };
         // SAFETY: no contents are lost.
         match unsafe { advise(start, WINDOW_BYTES, advice) } {
             // A kernel without huge pages knows neither advice.
@@ -161,24 +191,34 @@ impl Reservation {
     /// Register the range afterwards, not before: the kernel moves registered pages one by one.
     ///
     /// # Errors
-    /// The range is not open, or the system refuses another mapping.
+    /// The range is not open, or the system refuses another mapping. Then nothing was taken.
     pub fn take(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
         let (from, to) = (start.get(), start.get() + WINDOW_BYTES);
         self.check_alias(start, bytes)?;
         // SAFETY: source and destination lie in this reservation. The caller takes the pages, so it
         // knows who may access them; an access meanwhile reads zeros or faults, as designed.
         let result = unsafe { move_mapping(from, to, bytes) };
+        if result.is_err() {
+            reserve_again(to, bytes);
+        }
         self.counted(KernelCall::Mremap, result)
     }
 
     /// Makes the alias of a range inaccessible again, and gives back what is left in it.
     ///
     /// # Errors
-    /// The system refuses another mapping.
+    /// The range is not open.
     pub fn close_alias(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
         self.check_alias(start, bytes)?;
+        let alias = start.get() + WINDOW_BYTES;
         // SAFETY: the alias lies in this reservation, and the caller gives up what was in it.
-        unsafe { map(start.get() + WINDOW_BYTES, bytes, libc::PROT_NONE).map(drop) }
+        if unsafe { map(alias, bytes, libc::PROT_NONE) }.is_ok() {
+            return Ok(());
+        }
+        // A process with as many mappings as it may have gets no new one, but can change this one.
+        self.discard(alias, bytes)?;
+        // SAFETY: as above; nobody accesses the alias any more.
+        check(unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(alias), bytes, libc::PROT_NONE) })
     }
 
     /// Gives memory back. The range, in windows or aliases, reads as zeros afterwards (or is missing, if registered).
@@ -246,6 +286,13 @@ impl Drop for Reservation {
         // SAFETY: the whole range is ours; who drops the reservation knows that nobody uses the heap.
         unsafe { unmap(self.range.base(), self.range.windows() as usize * STRIDE_BYTES) }
     }
+}
+
+/// After a refused `mremap`, which may have unmapped its destination: reserves that again, if it is free.
+fn reserve_again(address: usize, bytes: usize) {
+    let at = ptr::without_provenance_mut(address);
+    // SAFETY: the mapping replaces none (MAP_FIXED_NOREPLACE); where there is one, nothing happens.
+    let _ = unsafe { libc::mmap(at, bytes, libc::PROT_NONE, RESERVED | libc::MAP_FIXED_NOREPLACE, -1, 0) };
 }
 
 /// Asks the kernel which pages of a range are there: bit 0 of a byte for each.

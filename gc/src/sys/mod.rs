@@ -66,6 +66,14 @@ pub trait PageService: Send + Sync + std::fmt::Debug {
     /// The range is not mapped as anonymous memory, or belongs to another service.
     fn register(&self, start: ToAddress, bytes: usize) -> io::Result<()>;
 
+    /// As [`Self::register`], while the caller can still do without: before a flip.
+    ///
+    /// # Errors
+    /// As [`Self::register`], or the system refuses memory.
+    fn try_register(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
+        self.register(start, bytes)
+    }
+
     /// Ends the registration. Threads that wait for a page of the range are woken and get zeros.
     ///
     /// # Errors

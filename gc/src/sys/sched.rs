@@ -98,6 +98,12 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, limit: Option<Duration>) -> F
     }
 }
 
+/// Sleeps for so long, or until a signal comes. Safe in a signal handler.
+pub fn nap(length: Duration) {
+    // Nobody changes or wakes this word.
+    let _ = futex_wait(&AtomicU32::new(0), 0, Some(length));
+}
+
 /// Wakes `most` threads at most that sleep on `word`, and returns how many. Safe in a signal handler.
 pub fn futex_wake(word: &AtomicU32, most: u32) -> usize {
     let _errno = ErrnoGuard::new();

@@ -14,7 +14,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
-use super::mapping::{advise, map, unmap};
+use super::mapping::{advise, map, residency, unmap};
 use crate::geometry::{PAGE_BYTES, round_up_to_pages};
 
 /// Only this crate says what may be in a table.
@@ -87,6 +87,13 @@ impl<T: Zeroable> SideTable<T> {
         let base =
             unsafe { map(0, round_up_to_pages(bytes).max(PAGE_BYTES), libc::PROT_READ | libc::PROT_WRITE)? };
         Ok(Self { base, elements, _elements: PhantomData })
+    }
+
+    /// Bytes of the table that the system has given memory for.
+    #[must_use]
+    pub fn resident_bytes(&self) -> usize {
+        let bytes = round_up_to_pages(self.elements * size_of::<T>()).max(PAGE_BYTES);
+        residency(self.base, bytes).filter(|&is_resident| is_resident).count() * PAGE_BYTES
     }
 
     /// Makes a range of elements zero, and gives back the memory of the whole pages among them.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::child_process::deny_userfaultfd;
 
 /// Serves a fixture's window in place: each page gets its copy at `SOURCE`.
 struct Server {
@@ -378,29 +379,5 @@ fn a_probe_survives_a_denied_userfaultfd() {
         assert!(found.take.is_ok(), "{found}");
         let reason = opened.unwrap_err().to_string();
         assert!(reason.contains("USER_MODE_ONLY") && reason.contains("/dev/userfaultfd"), "{reason}");
-    }
-}
-
-/// Has seccomp answer `errno` to `userfaultfd` and to the device's request, on this thread and those it starts.
-fn deny_userfaultfd(errno: i32) {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let line = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
-    let mut program = [
-        line(LOAD, 0, 0, 0),
-        line(EQUAL, libc::SYS_userfaultfd as u32, 4, 0),
-        line(EQUAL, libc::SYS_ioctl as u32, 0, 2),
-        line(LOAD, 24, 0, 0),
-        line(EQUAL, 0xAA00, 1, 0),
-        line(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
-        line(RETURN, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
-    ];
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: sets this thread's own filter; the program is alive during the call.
-    unsafe {
-        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        let program = std::ptr::from_ref(&program);
-        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, program), 0);
     }
 }
