@@ -18,14 +18,15 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use strikeslip::{Delivery, Heap, Mode};
+use strikeslip_demos::noise::{Monitor, Noise};
+use strikeslip_demos::units::parse_bytes;
 
 use self::work::{Command, Task, work};
 use crate::cli::{Common, HeapKind, heap};
 use crate::error::Error;
 use crate::json::Report;
-use crate::noise::{Monitor, Noise};
-use crate::numbers::{Summary, median, parse_size};
-use crate::recorder::{Cycle, Recorder};
+use crate::measure::recorder::{Cycle, Recorder};
+use crate::numbers::{Summary, median};
 use crate::table::Table;
 use crate::timeline::Timeline;
 use crate::warm::warm;
@@ -37,10 +38,10 @@ pub struct Options {
     #[arg(long, default_value_t = 20)]
     pub cycles: usize,
     /// Bytes of the live set
-    #[arg(long, default_value = "256M", value_parser = parse_size)]
+    #[arg(long, default_value = "256M", value_parser = parse_bytes)]
     pub live: u64,
     /// Bytes of survivors in each cycle
-    #[arg(long, default_value = "8M", value_parser = parse_size)]
+    #[arg(long, default_value = "8M", value_parser = parse_bytes)]
     pub survivors: u64,
     /// Kinds of cycles
     #[arg(
@@ -140,7 +141,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         }
     }
     print(&rows);
-    output.map_or(Ok(()), |output| output.write(&Report::new("brownout", options, rows)))
+    Ok(output.map_or(Ok(()), |output| output.write(&Report::new("brownout", options, rows)))?)
 }
 
 fn measure(options: &Options, kind: Kind, delivery: Delivery) -> Result<Row, Error> {

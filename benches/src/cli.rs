@@ -7,11 +7,11 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use strikeslip::{Delivery, Heap, HeapOptions, Mode};
+use strikeslip_demos::json::Output;
 
 use crate::error::Error;
-use crate::json::Output;
-use crate::recorder::Recorder;
-use crate::{brownout, evacuate, pauses};
+use crate::measure::recorder::Recorder;
+use crate::{brownout, evacuate, pauses, run};
 
 #[derive(Debug, Parser)]
 #[command(name = "strikeslip-bench", version, about = "Benchmarks of the Strikeslip collector")]
@@ -26,6 +26,14 @@ enum Benchmark {
     Pauses(pauses::Options),
     /// Speed of a mutator in the first milliseconds after the flip
     Brownout(brownout::Options),
+    /// Workloads: throughput, latency, pauses, faults, memory, processor time
+    Run(Box<run::Options>),
+    /// One run, for the processes that `run` starts
+    #[command(hide = true)]
+    Once {
+        /// What to run, as JSON
+        plan: String,
+    },
     /// A full evacuation beside the floor that the kernel sets, and what is copied of a dense heap
     Evacuate(evacuate::Options),
 }
@@ -62,7 +70,7 @@ impl Common {
     /// # Errors
     /// It cannot be written.
     pub fn output(&self) -> Result<Option<Output>, Error> {
-        self.json.as_deref().map(Output::open).transpose()
+        Ok(self.json.as_deref().map(Output::open).transpose()?)
     }
 }
 
@@ -111,6 +119,8 @@ pub fn main() -> ExitCode {
         Benchmark::Pauses(options) => pauses::run(&options),
         Benchmark::Brownout(options) => brownout::run(&options),
         Benchmark::Evacuate(options) => evacuate::run(&options),
+        Benchmark::Run(options) => run::run(&options),
+        Benchmark::Once { plan } => run::child::answer(&plan),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 use std::io;
 
 use strikeslip::{AttachError, HeapError, OutOfMemory};
+use strikeslip_demos::json::WriteError;
 
 /// Why there is no figure.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum Error {
     /// A thread cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
     /// The heap is too small for the benchmark.
     #[error("the benchmark's heap ran out of memory: {0}")]
     Memory(#[from] OutOfMemory),
@@ -31,14 +35,17 @@ pub enum Error {
     /// The kernel refused what the floor measurement needs.
     #[error("the floor cannot be measured: {0}")]
     Floor(String),
-    /// The report cannot be written.
-    #[error("cannot write {path}: {source}")]
-    Report {
-        /// Where to.
-        path: String,
-        /// The system's reason.
-        source: io::Error,
+    /// A run in a process of its own failed.
+    #[error("{case}: {reason}")]
+    Child {
+        /// What was to be run.
+        case: String,
+        /// What went wrong.
+        reason: String,
     },
+    /// The report cannot be written.
+    #[error(transparent)]
+    Report(#[from] WriteError),
 }
 
 /// Fails with [`Error::Wrong`] unless two values are equal.

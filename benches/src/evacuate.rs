@@ -10,15 +10,16 @@ use serde::Serialize;
 use strikeslip::gc::events::Phase;
 use strikeslip::gc::plan::Pressure;
 use strikeslip::{Delivery, Heap, Mode};
+use strikeslip_demos::noise::{Monitor, Noise};
+use strikeslip_demos::units::parse_bytes;
 
 use crate::cli::{Common, HeapKind, heap};
 use crate::error::Error;
 use crate::floor::{self, Runs};
 use crate::fragmented::{Objects, Pattern, Survival, Survivors};
 use crate::json::Report;
-use crate::noise::{Monitor, Noise};
-use crate::numbers::{median, mib, parse_size};
-use crate::recorder::{Cycle, Recorder};
+use crate::measure::recorder::{Cycle, Recorder};
+use crate::numbers::{median, mib};
 use crate::table::Table;
 use crate::warm::warm;
 
@@ -26,7 +27,7 @@ use crate::warm::warm;
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct Options {
     /// Bytes of survivors; twice as much is allocated
-    #[arg(long, default_value = "1G", value_parser = parse_size)]
+    #[arg(long, default_value = "1G", value_parser = parse_bytes)]
     pub survivors: u64,
     /// Repetitions of each row, over all rounds
     #[arg(long, default_value_t = 3)]
@@ -135,7 +136,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
     print_full(&full, options);
     let dense = if options.no_dense { vec![] } else { dense(options)? };
     print_dense(&dense);
-    output.map_or(Ok(()), |output| output.write(&Report::new("evacuate", options, Rows { full, dense })))
+    Ok(output
+        .map_or(Ok(()), |output| output.write(&Report::new("evacuate", options, Rows { full, dense })))?)
 }
 
 fn full(options: &Options) -> Result<Vec<Row>, Error> {

@@ -12,8 +12,9 @@ use strikeslip::{
     Any, Array, Field, Gc, Local, Mutator, OutOfMemory, Persistent, Scope, Slot, Words, object,
 };
 
+use strikeslip_demos::random::{Random, mix};
+
 use crate::error::{Error, expect_equal};
-use crate::random::{Random, mix};
 
 object! {
     /// 32 bytes with its header.

@@ -7,7 +7,7 @@
 //!
 //! All of them check the data they work on: a figure is printed only after every object was found
 //! as it was left. Memory is warmed first ([`warm`]), and beside each figure stands what else
-//! delayed threads meanwhile ([`noise`]). The Criterion benchmarks in `benches/benches` measure
+//! delayed threads meanwhile. The Criterion benchmarks in `benches/benches` measure
 //! what a mutator does all the time.
 
 pub mod brownout;
@@ -18,11 +18,11 @@ pub mod floor;
 pub mod fragmented;
 pub mod json;
 pub mod live;
-pub mod noise;
+pub mod measure;
 pub mod numbers;
 pub mod pauses;
-pub mod random;
-pub mod recorder;
+pub mod run;
 pub mod table;
 pub mod timeline;
 pub mod warm;
+pub mod workload;

@@ -7,9 +7,9 @@
 //! Each leaf knows its number, so a reader sees at once if it is another one.
 
 use strikeslip::{Array, Gc, Mutator, OutOfMemory, Persistent, Words};
+use strikeslip_demos::random::mix;
 
 use crate::error::{Error, expect_equal};
-use crate::random::mix;
 
 /// Leaves of a table. Small enough that a table is allocated among its leaves: larger objects get
 /// regions of their own.

@@ -1,4 +1,4 @@
-//! Summaries of measured values, and how sizes are read and printed.
+//! Summaries of measured values, and how sizes are printed.
 
 use serde::Serialize;
 
@@ -54,23 +54,6 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// Reads a size: a number of bytes, or of the binary unit `k`, `M` or `G` behind it.
-///
-/// # Errors
-/// A sentence that says what is wrong.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
-    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        _ => return Err("not a size; write bytes, or a unit behind them as in 512k, 64M or 2G".to_owned()),
-    };
-    let number: u64 = digits.parse().map_err(|_| "not a whole number of bytes, k, M or G".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,12 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_and_printed() {
-        assert_eq!(parse_size("64M"), Ok(64 << 20));
-        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
-        for bad in ["", "M", "1.5G", "3x", "99999999999G"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
+    fn whole_sizes_are_printed_whole() {
         assert_eq!((size(512 << 20).as_str(), size(3 << 29).as_str()), ("512 MiB", "1.5 GiB"));
     }
 }

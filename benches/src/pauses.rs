@@ -13,12 +13,13 @@ mod row;
 use clap::Args;
 use serde::Serialize;
 use strikeslip::{Delivery, Mode};
+use strikeslip_demos::units::parse_bytes;
 
 use self::row::{Case, Row};
 use crate::cli::Common;
 use crate::error::Error;
 use crate::json::Report;
-use crate::numbers::{Summary, mib, parse_size, size};
+use crate::numbers::{Summary, mib, size};
 use crate::table::Table;
 
 /// Options of the benchmark.
@@ -31,7 +32,7 @@ pub struct Options {
     #[arg(long, default_value_t = 4)]
     pub rounds: usize,
     /// Amounts of live data
-    #[arg(long, value_delimiter = ',', default_value = "64M,512M,2G", value_parser = parse_size)]
+    #[arg(long, value_delimiter = ',', default_value = "64M,512M,2G", value_parser = parse_bytes)]
     pub live: Vec<u64>,
     /// Numbers of persistent handles
     #[arg(long, value_delimiter = ',', default_value = "10,10000,1000000")]
@@ -43,16 +44,16 @@ pub struct Options {
     #[arg(long)]
     pub all: bool,
     /// Bytes of a live object, header included
-    #[arg(long, default_value = "256", value_parser = parse_size)]
+    #[arg(long, default_value = "256", value_parser = parse_bytes)]
     pub object: u64,
     /// Mutators
     #[arg(long, default_value_t = 1)]
     pub mutators: usize,
     /// Bytes that mutators allocate between two cycles
-    #[arg(long, default_value = "32M", value_parser = parse_size)]
+    #[arg(long, default_value = "32M", value_parser = parse_bytes)]
     pub young: u64,
     /// Bytes that all mutators together allocate a second, at most
-    #[arg(long, default_value = "200M", value_parser = parse_size)]
+    #[arg(long, default_value = "200M", value_parser = parse_bytes)]
     pub rate: u64,
     /// Mode to measure
     #[arg(long, default_value = "concurrent-move")]
@@ -92,10 +93,11 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
     print(&rows);
     verdict(&rows);
-    output.map_or(Ok(()), |output| {
+    if let Some(output) = output {
         let rows: Vec<_> = rows.iter().map(Row::report).collect();
-        output.write(&Report::new("pauses", options, rows))
-    })
+        output.write(&Report::new("pauses", options, rows))?;
+    }
+    Ok(())
 }
 
 /// What falls on this round of `total`.

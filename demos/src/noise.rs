@@ -1,20 +1,23 @@
 //! What else delays threads on this machine: time stolen by the hypervisor, and how late a thread that
-//! has nothing to do with the heap wakes up. Pauses and latencies mean little without these beside.
+//! has nothing to do with any heap wakes up. Pauses and latencies mean little without these beside.
 
-use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
+use strikeslip::gc::sys::sched;
+
+use crate::workload::latency_histogram;
 
 /// How long the control thread sleeps at a time.
 const NAP: Duration = Duration::from_millis(1);
 /// Nanoseconds of one unit in `/proc/stat`: `USER_HZ` is 100 on every Linux that this runs on.
 const TICK_NS: u64 = 10_000_000;
 
-/// Noise during a run.
+/// Noise during a measurement.
 #[derive(Copy, Clone, Debug, Default, Serialize)]
 pub struct Noise {
     /// Processor time stolen by the hypervisor, all processors together. `None` if not known.
@@ -23,66 +26,87 @@ pub struct Noise {
     pub control_gap_ns: u64,
 }
 
+impl Noise {
+    /// Nothing yet, to add to.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { steal_ns: Some(0), control_gap_ns: 0 }
+    }
+
+    /// The noise of two measurements together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            steal_ns: self.steal_ns.zip(other.steal_ns).map(|(a, b)| a + b),
+            control_gap_ns: self.control_gap_ns.max(other.control_gap_ns),
+        }
+    }
+
+    /// Two cells of a table: steal in milliseconds, control gap in microseconds.
+    #[must_use]
+    pub fn cells(self) -> [String; 2] {
+        let steal = self.steal_ns.map_or_else(|| "?".to_owned(), |steal| (steal / 1_000_000).to_string());
+        [steal, (self.control_gap_ns / 1_000).to_string()]
+    }
+}
+
 /// Measures noise from its start to [`Monitor::finish`].
 #[derive(Debug)]
 pub struct Monitor {
     steal_before: Option<u64>,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    stop: AtomicBool,
-    gap_ns: AtomicU64,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Histogram<u64>>>,
 }
 
 impl Monitor {
     /// Starts to measure. Without a thread to be had, the control gap stays 0.
     #[must_use]
     pub fn start() -> Self {
-        let shared = Arc::new(Shared::default());
+        let stop = Arc::new(AtomicBool::new(false));
         let thread = {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new().name("control".into()).spawn(move || nap(&shared)).ok()
+            let stop = Arc::clone(&stop);
+            thread::Builder::new().name("control".into()).spawn(move || nap(&stop)).ok()
         };
-        Self { steal_before: stolen_ticks(), shared, thread }
+        Self { steal_before: sched::steal_ticks(), stop, thread }
     }
 
     /// Stops, and says what was measured.
     #[must_use]
-    pub fn finish(mut self) -> Noise {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // It does not panic.
-            let _ = thread.join();
-        }
-        let ticks = self.steal_before.zip(stolen_ticks()).map(|(before, after)| after.saturating_sub(before));
-        Noise {
-            steal_ns: ticks.map(|ticks| ticks * TICK_NS),
-            control_gap_ns: self.shared.gap_ns.load(Ordering::Relaxed),
-        }
+    pub fn finish(self) -> Noise {
+        self.finish_with_gaps().0
+    }
+
+    /// As [`Self::finish`], with all oversleeps of the control thread, in nanoseconds.
+    #[must_use]
+    pub fn finish_with_gaps(mut self) -> (Noise, Histogram<u64>) {
+        let gaps = self.end().unwrap_or_else(latency_histogram);
+        let ticks = self.steal_before.zip(sched::steal_ticks());
+        let steal_ns = ticks.map(|(before, after)| after.saturating_sub(before) * TICK_NS);
+        (Noise { steal_ns, control_gap_ns: gaps.max() }, gaps)
+    }
+
+    fn end(&mut self) -> Option<Histogram<u64>> {
+        self.stop.store(true, Ordering::Relaxed);
+        // It does not panic.
+        self.thread.take().and_then(|thread| thread.join().ok())
     }
 }
 
-fn nap(shared: &Shared) {
-    while !shared.stop.load(Ordering::Relaxed) {
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn nap(stop: &AtomicBool) -> Histogram<u64> {
+    let mut gaps = latency_histogram();
+    while !stop.load(Ordering::Relaxed) {
         let start = Instant::now();
         thread::sleep(NAP);
         let late = start.elapsed().saturating_sub(NAP);
-        shared.gap_ns.fetch_max(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        gaps.saturating_record(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX));
     }
-}
-
-fn stolen_ticks() -> Option<u64> {
-    parse_steal(&fs::read_to_string("/proc/stat").ok()?)
-}
-
-/// The eighth number of the first line.
-fn parse_steal(stat: &str) -> Option<u64> {
-    let mut fields = stat.lines().next()?.split_ascii_whitespace();
-    (fields.next()? == "cpu").then_some(())?;
-    fields.nth(7)?.parse().ok()
+    gaps
 }
 
 #[cfg(test)]
@@ -90,16 +114,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steal_is_the_eighth_number() {
-        assert_eq!(parse_steal("cpu  1 2 3 4 5 6 7 88 9 10\ncpu0 1"), Some(88));
-        assert_eq!(parse_steal("cpu  1 2 3 4"), None);
-        assert_eq!(parse_steal(""), None);
+    fn a_monitor_sees_at_least_the_timer_slack() {
+        let monitor = Monitor::start();
+        thread::sleep(Duration::from_millis(30));
+        let (noise, gaps) = monitor.finish_with_gaps();
+        assert!(noise.control_gap_ns > 0 && gaps.len() > 1);
     }
 
     #[test]
-    fn a_monitor_sees_at_least_the_timer_slack() {
-        let monitor = Monitor::start();
-        thread::sleep(Duration::from_millis(20));
-        assert!(monitor.finish().control_gap_ns > 0);
+    fn noise_adds_up() {
+        let noise = |steal_ns, control_gap_ns| Noise { steal_ns, control_gap_ns };
+        let both = noise(Some(20_000_000), 5_000).and(noise(Some(10_000_000), 7_900));
+        assert_eq!(both.cells(), ["30", "7"]);
+        assert_eq!(Noise::none().and(noise(None, 1)).cells(), ["?", "0"]);
     }
 }

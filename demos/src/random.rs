@@ -2,6 +2,7 @@
 //! be the same for the same seed draws from here.
 
 /// Mixes the bits of `value`; the finaliser of SplitMix64.
+#[inline]
 #[must_use]
 pub const fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,12 +31,14 @@ impl Random {
     }
 
     /// The next number.
+    #[inline]
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// A number below `bound`, which must not be 0.
+    #[inline]
     pub const fn below(&mut self, bound: usize) -> usize {
         ((self.next() as u128 * bound as u128) >> 64) as usize
     }

@@ -164,6 +164,12 @@ impl Words {
     pub fn set(&self, index: usize, value: u64) {
         self.words()[index].store(value, Ordering::Relaxed);
     }
+
+    /// Changes all words.
+    #[inline]
+    pub fn fill(&self, value: u64) {
+        self.words().iter().for_each(|word| word.store(value, Ordering::Relaxed));
+    }
 }
 
 impl fmt::Debug for Words {

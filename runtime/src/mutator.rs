@@ -344,4 +344,17 @@ impl<'n> Reserved<'n> {
         // SAFETY: as in `alloc`.
         unsafe { Gc::from_address(self.take(header, bytes)) }
     }
+
+    /// Allocates `length` zero words in the reserved memory.
+    ///
+    /// # Panics
+    /// If more is allocated than was reserved.
+    #[inline]
+    #[must_use]
+    pub fn alloc_words(&self, length: usize) -> Gc<'n, Words> {
+        let sized = sized_tail::<Words>(self.m, length, WORD_BYTES);
+        let (header, bytes) = sized.expect("no more is allocated than was reserved");
+        // SAFETY: as in `alloc`.
+        unsafe { Gc::from_address(self.take(header, bytes)) }
+    }
 }

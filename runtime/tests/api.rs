@@ -228,16 +228,19 @@ fn reserved_memory_needs_no_safepoint() {
         let kept = {
             let bytes = Reserved::bytes_of::<Node>();
             assert_eq!(bytes, 32);
-            let reserved = m.reserve(2 * bytes + 5 * 8).unwrap();
+            let reserved = m.reserve(2 * bytes + 5 * 8 + 4 * 8).unwrap();
             let (a, b) = (reserved.alloc::<Node>(), reserved.alloc::<Node>());
-            let array = reserved.alloc_array::<Node>(4);
+            let (array, words) = (reserved.alloc_array::<Node>(4), reserved.alloc_words(3));
             let m = reserved.mutator();
             a.left.store(m, Some(b));
             b.value.set(5);
             array.set(m, 3, Some(a));
-            s.root(array)
+            words.fill(7);
+            (s.root(array), s.root(words))
         };
         m.collect();
+        let (kept, words) = kept;
+        assert_eq!([0, 1, 2].map(|index| words.get(m).get(index)), [7; 3]);
         assert_eq!(kept.get(m).get(3).unwrap().left.load().unwrap().value.get(), 5);
     });
 }

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use strikeslip::gc::geometry::REGION_BYTES;
 use strikeslip::{Mutator, OutOfMemory};
+use strikeslip_demos::random::Random;
 
 use super::Kind;
 use crate::error::{Error, expect_equal};
 use crate::live::{LiveSet, MIN_WORDS, Shape, TABLE, check_leaf};
-use crate::random::Random;
 use crate::timeline::Timeline;
 
 /// Words of a leaf: 64 bytes with its header.

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use strikeslip::{Array, Field, Local, Mutator, OutOfMemory, Scope, Slot, object};
+use strikeslip_demos::random::{Random, mix};
 
 use super::roots::Roots;
 use crate::error::{Error, expect_equal};
 use crate::live::{LiveSet, check_leaf};
-use crate::random::{Random, mix};
 
 object! {
     /// A survivor: refers to the one before it.

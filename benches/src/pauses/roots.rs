@@ -3,11 +3,11 @@
 //! that each cycle has root pages to rewrite.
 
 use strikeslip::{Mutator, OutOfMemory, Persistent, Words};
+use strikeslip_demos::random::mix;
 
 use super::load::Survivor;
 use crate::error::{Error, expect_equal};
 use crate::live::{LiveSet, check_leaf};
-use crate::random::mix;
 
 /// The handles.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use strikeslip::gc::events::CycleSummary;
 use strikeslip::gc::plan::Pressure;
 use strikeslip::{Heap, Mode};
+use strikeslip_demos::noise::{Monitor, Noise};
 
 use super::Options;
 use super::load::{Load, mutate};
@@ -16,9 +17,8 @@ use super::roots::Roots;
 use crate::cli::{HeapKind, heap};
 use crate::error::Error;
 use crate::live::{LiveSet, Shape};
-use crate::noise::{Monitor, Noise};
+use crate::measure::recorder::{Cycle, Recorder};
 use crate::numbers::{Summary, median, size};
-use crate::recorder::{Cycle, Recorder};
 use crate::warm::warm;
 
 /// Cycles before the measured ones: the first settles what was built.

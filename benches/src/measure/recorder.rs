@@ -1,16 +1,20 @@
-//! A listener that keeps exact values of every cycle: when it began, when its flip ended, how long
-//! each phase took.
+//! A listener that keeps exact values of every cycle: when it began, when its flip ended, when each phase
+//! began and how long it took; and pauses, waits for memory and, if asked to, faults.
 //!
-//! Its methods run on the controller's thread (`pause_ended`: on the last mutator's). A cycle's
-//! record is complete once `cycle_ended` was told.
+//! Its methods run on the controller's thread, but `pause_ended` on the last mutator's, `memory_waited` on
+//! the one that waited, and `fault_served` in signal handlers. A cycle's record is complete once
+//! `cycle_ended` was told.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use strikeslip::Heap;
-use strikeslip::gc::events::{CycleSummary, Listener, Phase, Trigger};
+use strikeslip::gc::events::{CycleSummary, FaultPath, Listener, Phase, Trigger};
 use strikeslip::gc::sys::sched;
+
+use super::faults::{FaultLog, mutator};
+use super::timed::nanoseconds_since;
 
 /// One cycle. Times are nanoseconds since the recorder was made.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -25,6 +29,8 @@ pub struct Cycle {
     pub resumed: u64,
     /// When it ended.
     pub ended: u64,
+    /// When its phases began; 0 for those that it did not have.
+    pub phase_begins: [u64; Phase::ALL.len()],
     /// Durations of its phases.
     pub phase_ns: [u64; Phase::ALL.len()],
     /// Ticks stolen by the hypervisor meanwhile.
@@ -51,12 +57,24 @@ impl Cycle {
     }
 }
 
+/// Something that held a mutator up. Times are nanoseconds since the recorder was made.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Delay {
+    /// When it ended.
+    pub end_ns: u64,
+    /// How long it lasted.
+    pub length_ns: u64,
+    /// The mutator that it ended for.
+    pub mutator: u8,
+}
+
 #[derive(Debug, Default)]
 struct State {
     current: Cycle,
     steal_before: u64,
     cycles: Vec<Cycle>,
-    pauses: Vec<u64>,
+    pauses: Vec<Delay>,
+    memory_waits: Vec<Delay>,
 }
 
 /// The listener.
@@ -65,14 +83,20 @@ pub struct Recorder {
     epoch: Instant,
     state: Mutex<State>,
     ended: Condvar,
+    faults: Option<FaultLog>,
 }
 
 impl Recorder {
     /// Makes one and adds it to a heap.
     #[must_use]
     pub fn attach(heap: &Heap) -> Arc<Self> {
-        let recorder =
-            Arc::new(Self { epoch: Instant::now(), state: Mutex::default(), ended: Condvar::new() });
+        Self::attach_at(heap, Instant::now(), None)
+    }
+
+    /// Makes one that counts time from `epoch` and keeps faults in `faults`, and adds it to a heap.
+    #[must_use]
+    pub fn attach_at(heap: &Heap, epoch: Instant, faults: Option<FaultLog>) -> Arc<Self> {
+        let recorder = Arc::new(Self { epoch, state: Mutex::default(), ended: Condvar::new(), faults });
         heap.collector().add_listener(Arc::clone(&recorder) as Arc<dyn Listener>);
         recorder
     }
@@ -80,7 +104,7 @@ impl Recorder {
     /// Nanoseconds since the recorder was made.
     #[must_use]
     pub fn now(&self) -> u64 {
-        nanoseconds(self.epoch.elapsed())
+        nanoseconds_since(self.epoch)
     }
 
     /// The instant that times are counted from.
@@ -112,6 +136,7 @@ impl Recorder {
         let mut state = self.lock();
         state.cycles.clear();
         state.pauses.clear();
+        state.memory_waits.clear();
     }
 
     /// The cycles.
@@ -123,7 +148,29 @@ impl Recorder {
     /// The pauses, from the request to the last mutator's resumption.
     #[must_use]
     pub fn pauses(&self) -> Vec<u64> {
+        self.lock().pauses.iter().map(|pause| pause.length_ns).collect()
+    }
+
+    /// The pauses, with their times.
+    #[must_use]
+    pub fn pause_delays(&self) -> Vec<Delay> {
         self.lock().pauses.clone()
+    }
+
+    /// How long mutators waited for memory, each time.
+    #[must_use]
+    pub fn memory_waits(&self) -> Vec<Delay> {
+        self.lock().memory_waits.clone()
+    }
+
+    /// The log of faults, if there is one.
+    #[must_use]
+    pub const fn faults(&self) -> Option<&FaultLog> {
+        self.faults.as_ref()
+    }
+
+    fn delay(&self, length: Duration) -> Delay {
+        Delay { end_ns: self.now(), length_ns: nanoseconds(length), mutator: mutator() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -140,8 +187,13 @@ impl Listener for Recorder {
     }
 
     fn phase_started(&self, phase: Phase) {
+        let now = self.now();
+        let current = &mut self.lock().current;
+        if current.phase_begins[phase as usize] == 0 {
+            current.phase_begins[phase as usize] = now;
+        }
         if phase == Phase::Flip {
-            self.lock().current.requested = self.now();
+            current.requested = now;
         }
     }
 
@@ -151,7 +203,19 @@ impl Listener for Recorder {
     }
 
     fn pause_ended(&self, since_request: Duration) {
-        self.lock().pauses.push(nanoseconds(since_request));
+        let pause = self.delay(since_request);
+        self.lock().pauses.push(pause);
+    }
+
+    fn fault_served(&self, path: FaultPath, latency: Duration) {
+        if let Some(faults) = &self.faults {
+            faults.add(self.now(), nanoseconds(latency), path);
+        }
+    }
+
+    fn memory_waited(&self, waited: Duration) {
+        let wait = self.delay(waited);
+        self.lock().memory_waits.push(wait);
     }
 
     fn cycle_ended(&self, summary: &CycleSummary) {

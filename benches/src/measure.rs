@@ -1,0 +1,13 @@
+//! The instrument: what is measured while a workload runs.
+//!
+//! [`timed`] has the clock of the workload's own operations, [`recorder`] listens to the collector and
+//! [`faults`] keeps what mutators' faults took. [`distribution`] is how durations are summed up.
+//! Everything is counted from one epoch, so that events of different sources can be laid side by side.
+
+pub mod distribution;
+pub mod faults;
+pub mod memory;
+pub mod observed;
+pub mod processor;
+pub mod recorder;
+pub mod timed;
