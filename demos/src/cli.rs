@@ -13,13 +13,13 @@ use strikeslip::{Delivery, ForcedAnswers, HeapError, Mode, VerifyLevel};
 
 use crate::churn::Churn;
 use crate::corpus::{Corpus, Directory, Embedded, ORIGINAL, ScanError, Skipped};
-use crate::doctor;
 use crate::index::{IndexJob, LiveEstimate};
 use crate::json::{Output, Report, WriteError};
 use crate::report::screen;
 use crate::run::{Failure, Settings, run};
 use crate::units::{Bytes, parse_bytes};
 use crate::workload::{Plan, Workload};
+use crate::{contention, doctor};
 
 /// Default heap of `churn`, of which half is live.
 const CHURN_HEAP_BYTES: u64 = 128 << 20;
@@ -31,6 +31,9 @@ const LARGEST_HEAP_BYTES: u64 = 4 << 30;
 const NO_GC_FACTOR: u64 = 8;
 /// Documents of the embedded corpus: some tens of megabytes of index.
 const DOCUMENTS: u32 = 4_000;
+/// Mutators, and length of the timed part, of all commands but `contention`.
+const MUTATORS: usize = 2;
+const SECONDS: Duration = Duration::from_secs(10);
 /// Longest run that can be asked for: a year.
 const MOST_SECONDS: f64 = 31_536_000.0;
 
@@ -58,33 +61,36 @@ enum Command {
     },
     /// Trees, a mutating graph and large arrays, each checking itself
     Churn,
+    /// Show what per-VMA locks buy: compaction and single page operations beside threads that storm mmap_lock
+    Contention(contention::cli::Arguments),
     /// Say what this machine offers and what the collector would choose
     Doctor,
 }
 
+/// What all commands take.
 #[derive(Debug, Args)]
-struct Shared {
+pub(crate) struct Shared {
     /// no-gc, stop-the-world, concurrent-copy or concurrent-move
     #[arg(long, global = true, default_value = "concurrent-move")]
-    mode: Mode,
+    pub(crate) mode: Mode,
     /// How faults are delivered: pool or inplace [default: the faster one]
     #[arg(long, global = true)]
-    delivery: Option<Delivery>,
+    pub(crate) delivery: Option<Delivery>,
     /// Heap limit: bytes, or with a unit as in 64M or 2G [default: about twice what is live]
     #[arg(long, global = true, value_parser = parse_bytes)]
-    heap: Option<u64>,
-    /// Mutator threads
-    #[arg(long, global = true, default_value = "2")]
-    mutators: NonZeroUsize,
+    pub(crate) heap: Option<u64>,
+    /// Mutator threads [default: 2; contention: 1]
+    #[arg(long, global = true)]
+    pub(crate) mutators: Option<NonZeroUsize>,
     /// Threads that build pages [default: one less than there are processors, at least one]
     #[arg(long, global = true, default_value_t = 0, hide_default_value = true)]
-    workers: usize,
-    /// Length of the timed part
-    #[arg(long, global = true, default_value = "10", value_parser = parse_seconds, allow_negative_numbers = true)]
-    seconds: Duration,
+    pub(crate) workers: usize,
+    /// Length of the timed part [default: 10; contention: 36]
+    #[arg(long, global = true, value_parser = parse_seconds, allow_negative_numbers = true)]
+    pub(crate) seconds: Option<Duration>,
     /// Seed of everything random; the same seed gives the same checksum
     #[arg(long, global = true, default_value_t = 1)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// What the verifier checks: off, cheap, reachable or shadow
     #[arg(long, global = true, default_value = "off", value_name = "LEVEL")]
     verify: VerifyLevel,
@@ -94,10 +100,10 @@ struct Shared {
     force_answers: Option<ForcedAnswers>,
     /// Also write the report as JSON
     #[arg(long, global = true, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
     /// Print nothing but errors
     #[arg(long, global = true)]
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// Do not run again in stop-the-world mode for comparison
     #[arg(long, global = true)]
     no_compare: bool,
@@ -120,6 +126,8 @@ enum Error {
     Write(#[from] WriteError),
     #[error("{0}")]
     Failure(#[from] Failure),
+    #[error("{0}")]
+    Contention(#[from] contention::cli::Error),
     #[error("{0} wrong results, for example: {1}")]
     Wrong(u64, String),
 }
@@ -131,6 +139,7 @@ impl Error {
             Self::Failure(Failure::Heap(HeapError::BadOption { .. } | HeapError::ModeUnavailable { .. })) => {
                 2
             }
+            Self::Contention(error) => error.exit_code(),
             Self::Failure(_) | Self::Wrong(..) => 1,
         }
     }
@@ -178,6 +187,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Error> {
             let heap = shared.heap.unwrap_or_else(|| default_heap(shared.mode, live_bytes));
             run_and_report(&Churn, &settings(shared, heap, live_bytes), output, None)
         }
+        Some(Command::Contention(arguments)) => Ok(contention::cli::run(arguments, shared, output)?),
         Some(Command::Doctor) => {
             let heap = shared.heap.unwrap_or(CHURN_HEAP_BYTES);
             let findings = doctor::examine(&settings(shared, heap, heap / 2));
@@ -242,8 +252,8 @@ fn settings(shared: &Shared, heap_bytes: u64, live_bytes: u64) -> Settings {
         verify: shared.verify,
         forced_answers: shared.force_answers,
         plan: Plan {
-            mutators: shared.mutators.get(),
-            time: shared.seconds,
+            mutators: shared.mutators.map_or(MUTATORS, NonZeroUsize::get),
+            time: shared.seconds.unwrap_or(SECONDS),
             seed: shared.seed,
             heap_bytes,
             live_bytes,

@@ -2,6 +2,7 @@
 //!
 //! - [`index`]: the main job, a text index in the managed heap.
 //! - [`churn`]: three self-checking parts that allocate, discard and re-link.
+//! - [`contention`]: what per-VMA locks buy: compaction beside threads that storm `mmap_lock`.
 //! - [`doctor`]: what this machine offers the collector.
 //!
 //! [`cli`] reads the command line, [`run`] runs a [`workload`] on a heap while [`progress`] and
@@ -9,6 +10,7 @@
 
 pub mod churn;
 pub mod cli;
+pub mod contention;
 pub mod corpus;
 pub mod doctor;
 pub mod index;

@@ -24,6 +24,7 @@ use crate::space::Space;
 use crate::stats::{Memory, Snapshot, Statistics};
 use crate::sys::PageService;
 use crate::sys::forced::Forcing;
+use crate::sys::observed::Observed;
 
 /// A heap. Cloning gives another handle of the same heap; it ends with the last one.
 #[derive(Clone)]
@@ -78,7 +79,7 @@ impl Heap {
         options.huge_pages &= choice.huge_pages;
         let space = Arc::new(Space::new(&options, &stats)?);
         let userfault = faults.as_ref().map(|faults| faults.userfault.clone());
-        let pages = userfault.map(|service| with_forced_answers(service, &options, &stats));
+        let pages = userfault.map(|service| with_wrappers(service, &options, &stats));
         let serving = Serving::new(space.range.regions(), options.mode, pages);
         let core = Arc::new(Core::new(options, space, stats, serving, embedder));
         let process = std::process::id();
@@ -279,12 +280,16 @@ impl Pools {
     }
 }
 
-/// The service, with answers forced on it if the options say so.
-pub(crate) fn with_forced_answers(
+/// The service, observed and with answers forced on it if the options say so.
+pub(crate) fn with_wrappers(
     service: Arc<dyn PageService>,
     options: &HeapOptions,
     stats: &Arc<Statistics>,
 ) -> Arc<dyn PageService> {
+    let service: Arc<dyn PageService> = match &options.observer {
+        Some(observer) => Arc::new(Observed::new(service, observer.clone())),
+        None => service,
+    };
     match options.stress.forced_answers {
         Some(answers) => Arc::new(Forcing::new(service, answers, stats.clone())),
         None => service,

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::HeapError;
 use crate::geometry::{MAX_WINDOWS, REGION_BYTES, WINDOW_BYTES};
+use crate::sys::observed::PageObserver;
 
 /// Smallest heap limit: a few regions for each role.
 pub const MIN_LIMIT_BYTES: usize = 8 * REGION_BYTES;
@@ -174,6 +176,8 @@ pub struct HeapOptions {
     pub low_weight_marking: bool,
     /// For tests.
     pub stress: StressOptions,
+    /// Is told of every page operation: for experiments, to time them or to hold them up.
+    pub observer: Option<Arc<dyn PageObserver>>,
 }
 
 impl Default for HeapOptions {
@@ -194,6 +198,7 @@ impl Default for HeapOptions {
             watchdog_ms: 1_000,
             low_weight_marking: true,
             stress: StressOptions::default(),
+            observer: None,
         }
     }
 }

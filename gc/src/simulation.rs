@@ -20,7 +20,7 @@ use crate::cycle::{self, Pools};
 use crate::embedder::Embedder;
 use crate::error::{AllocError, HeapError};
 use crate::events::Trigger;
-use crate::heap::{Heap, with_forced_answers};
+use crate::heap::{Heap, with_wrappers};
 use crate::options::{Delivery, HeapOptions};
 use crate::plan::Pressure;
 use crate::reclaim::release_drained;
@@ -70,7 +70,7 @@ impl SimulatedHeap {
         let reserve = |source: io::Error| HeapError::Reserve { bytes: 0, source };
         let pages = SimulatedPages::new(space.range, schedule.clone(), seed).map_err(reserve)?;
         let pages = Arc::new(pages);
-        let service = with_forced_answers(pages.clone(), &options, &stats);
+        let service = with_wrappers(pages.clone(), &options, &stats);
         let serving = Serving::new(space.range.regions(), options.mode, Some(service));
         let line = format!("{}, simulated", options.mode);
         let (mode, huge_pages) = (options.mode, options.huge_pages);

@@ -2,7 +2,8 @@
 //!
 //! Everything above speaks in outcomes ([`Install`]) and `io::Result`, never in error numbers. The
 //! kernel's page operations are behind [`PageService`], which [`uffd::Userfault`] implements on a
-//! real descriptor, [`simulated::SimulatedPages`] without one, and [`forced::Forcing`] around either.
+//! real descriptor, [`simulated::SimulatedPages`] without one, and [`forced::Forcing`] and
+//! [`observed::Observed`] around either.
 //!
 //! Invariants: whatever a signal handler may call (the installing methods of `PageService`, the
 //! futex calls of [`sched`]) allocates nothing, takes no lock and leaves `errno` as it was. Nothing
@@ -13,7 +14,10 @@ use std::io;
 use crate::address::{FromAddress, ToAddress};
 
 pub mod forced;
+#[doc(hidden)]
+pub mod ioctls;
 pub mod mapping;
+pub mod observed;
 pub mod probe;
 pub mod sched;
 #[doc(hidden)]

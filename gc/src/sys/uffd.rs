@@ -20,46 +20,11 @@ use serde::Serialize;
 use userfaultfd::{Event, EventBuffer, Uffd};
 use userfaultfd_sys as raw;
 
+use super::ioctls::{ioctl_api, ioctl_copy, ioctl_move, ioctl_wake, ioctl_zeropage};
 use super::{ErrnoGuard, Install, PageService};
 use crate::address::{FromAddress, ToAddress};
 use crate::options::Delivery;
 use crate::stats::{KernelAnswer, KernelCall, Statistics};
-
-nix::ioctl_readwrite!(
-    /// Agrees on the interface.
-    ioctl_api,
-    raw::UFFDIO,
-    raw::_UFFDIO_API,
-    raw::uffdio_api
-);
-nix::ioctl_readwrite!(
-    /// Installs copies of pages.
-    ioctl_copy,
-    raw::UFFDIO,
-    raw::_UFFDIO_COPY,
-    raw::uffdio_copy
-);
-nix::ioctl_readwrite!(
-    /// Installs zero pages.
-    ioctl_zeropage,
-    raw::UFFDIO,
-    raw::_UFFDIO_ZEROPAGE,
-    raw::uffdio_zeropage
-);
-nix::ioctl_readwrite!(
-    /// Installs pages by moving them.
-    ioctl_move,
-    raw::UFFDIO,
-    raw::_UFFDIO_MOVE,
-    raw::uffdio_move
-);
-nix::ioctl_read!(
-    /// Wakes waiting threads.
-    ioctl_wake,
-    raw::UFFDIO,
-    raw::_UFFDIO_WAKE,
-    raw::uffdio_range
-);
 
 /// A way to get a userfaultfd.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]
