@@ -3,9 +3,10 @@
 //! Mutators fill small buffers of their own; a full one is exchanged for an empty one here, without
 //! a lock, and the collector empties them. Entries are compact word indices.
 //!
-//! Two kinds of entries: *shades* (objects to be marked) and *slots* (places that hold, or held, a
-//! reference into a candidate region, to be rewritten at the flip). A region of which too many slots
-//! are recorded overflows: no more are recorded, and the plan scans it instead.
+//! Three kinds of entries: *shades* (objects to be marked), *slots* (places that hold, or held, a
+//! reference into a candidate region, to be rewritten at the flip) and *remembered* slots (of old objects
+//! that refer to young ones, see [`crate::remembered`]). A region of which too many slots are recorded
+//! overflows: no more are recorded, and the plan scans it instead.
 
 use crate::address::{RegionIndex, ToAddress, WordIndex};
 use crate::livemap::LiveMap;
@@ -20,6 +21,18 @@ pub const BUFFER_ENTRIES: usize = if cfg!(loom) { 2 } else { 512 };
 /// objects is cheaper than a list, and the list would be as large as the live map.
 pub const REGION_SLOTS_MAX: u32 = 2048;
 
+/// What a store does besides storing.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Barrier {
+    /// Nothing.
+    Off = 0,
+    /// Between two cycles: slots of old objects that get a reference to a young one are recorded.
+    Remember = 1,
+    /// While marking: the old and the new value are shaded, slots recorded.
+    Mark = 2,
+}
+
 /// A buffer of word indices.
 #[derive(Debug)]
 pub struct Buffer {
@@ -32,12 +45,21 @@ impl Buffer {
         Box::new(Self { entries: [WordIndex(0); BUFFER_ENTRIES], length: 0 })
     }
 
-    /// Adds an entry. True if the buffer is full now.
+    /// Whether there is no room for another entry.
     #[inline]
-    pub fn push(&mut self, entry: WordIndex) -> bool {
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.length == BUFFER_ENTRIES
+    }
+
+    /// Adds an entry.
+    ///
+    /// # Panics
+    /// If the buffer is full.
+    #[inline]
+    pub fn push(&mut self, entry: WordIndex) {
         self.entries[self.length] = entry;
         self.length += 1;
-        self.length == BUFFER_ENTRIES
     }
 
     /// The entries.
@@ -57,29 +79,37 @@ impl Buffer {
 pub struct Records {
     shades: UnsafeCell<Box<Buffer>>,
     slots: UnsafeCell<Box<Buffer>>,
+    remembered: UnsafeCell<Box<Buffer>>,
 }
 
 impl Records {
     /// Empty buffers.
     #[must_use]
     pub fn new(queues: &BarrierQueues) -> Self {
-        Self { shades: UnsafeCell::new(queues.empty()), slots: UnsafeCell::new(queues.empty()) }
+        let buffer = || UnsafeCell::new(queues.empty());
+        Self { shades: buffer(), slots: buffer(), remembered: buffer() }
     }
 
-    /// Adds an entry; a buffer that is full then is handed over.
+    const fn buffer(&self, kind: Recorded) -> &UnsafeCell<Box<Buffer>> {
+        match kind {
+            Recorded::Shades => &self.shades,
+            Recorded::Slots => &self.slots,
+            Recorded::Remembered => &self.remembered,
+        }
+    }
+
+    /// Adds an entry, before its store. A full buffer is handed over by the next entry only: when the collector gets
+    /// it, all its stores have been made, and the slots can be read.
     ///
     /// # Safety
     /// The caller owns the mutator's context.
     pub unsafe fn push(&self, queues: &BarrierQueues, kind: Recorded, entry: WordIndex) {
-        let buffer = match kind {
-            Recorded::Shades => &self.shades,
-            Recorded::Slots => &self.slots,
-        };
         // SAFETY: the caller owns the context, and no reference into the cell outlives the closure.
-        buffer.with_mut(|buffer| unsafe {
-            if (*buffer).push(entry) {
+        self.buffer(kind).with_mut(|buffer| unsafe {
+            if (*buffer).is_full() {
                 queues.hand_over(kind, &mut *buffer);
             }
+            (*buffer).push(entry);
         });
     }
 
@@ -88,7 +118,8 @@ impl Records {
     /// # Safety
     /// The caller owns the mutator's context.
     pub unsafe fn hand_over(&self, queues: &BarrierQueues) {
-        for (kind, buffer) in [(Recorded::Shades, &self.shades), (Recorded::Slots, &self.slots)] {
+        for kind in [Recorded::Shades, Recorded::Slots, Recorded::Remembered] {
+            let buffer = self.buffer(kind);
             // SAFETY: as in `push`.
             buffer.with_mut(|buffer| unsafe { queues.hand_over(kind, &mut *buffer) });
         }
@@ -107,11 +138,11 @@ pub fn shade_both(slot: &AtomicU64, new: Option<ToAddress>, mut shade: impl FnMu
     }
 }
 
-/// Whether a shaded object has to be recorded: it is neither marked nor born marked.
+/// Whether a shaded object has to be recorded: it is neither marked nor born marked, and the cycle looks at it.
 #[inline]
 #[must_use]
 pub fn is_white(regions: &Regions, live: &LiveMap, object: WordIndex) -> bool {
-    regions.class(object.region()) != Class::Fresh && !live.is_marked(object)
+    !matches!(regions.class(object.region()), Class::Fresh | Class::Settled) && !live.is_marked(object)
 }
 
 /// Exchange of buffers between mutators and the collector.
@@ -119,6 +150,7 @@ pub fn is_white(regions: &Regions, live: &LiveMap, object: WordIndex) -> bool {
 pub struct BarrierQueues {
     shades: SegQueue<Box<Buffer>>,
     slots: SegQueue<Box<Buffer>>,
+    remembered: SegQueue<Box<Buffer>>,
     empty: SegQueue<Box<Buffer>>,
     overflowed: SegQueue<RegionIndex>,
 }
@@ -130,6 +162,8 @@ pub enum Recorded {
     Shades,
     /// Slots to be rewritten at the flip.
     Slots,
+    /// Slots of old objects that refer to young ones.
+    Remembered,
 }
 
 impl BarrierQueues {
@@ -137,6 +171,7 @@ impl BarrierQueues {
         match kind {
             Recorded::Shades => &self.shades,
             Recorded::Slots => &self.slots,
+            Recorded::Remembered => &self.remembered,
         }
     }
 

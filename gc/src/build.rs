@@ -427,19 +427,24 @@ pub fn rewrite_root_pages(space: &Space, first: PageIndex, pages: usize) -> u64 
 /// Rewrites all references of a region by walking its objects.
 fn scan_region(space: &Space, region: RegionIndex) -> u64 {
     let mut patcher = Patcher::new(space);
-    match space.regions.usage(region) {
-        Use::LargeHead | Use::LargeTail => scan_large(space, region, &mut patcher),
-        _ => for_each_object(space, region, |word, header| {
-            header.layout().for_each_reference(header.length(), 0..usize::MAX, |slot| {
-                patcher.visit(slot_cell(space, word.offset(slot as u32)));
-            });
-        }),
-    }
+    for_each_slot(space, region, |slot| patcher.visit(slot_cell(space, slot)));
     patcher.finish()
 }
 
-/// Rewrites the part of a large object that lies in `region`.
-fn scan_large<'a>(space: &'a Space, region: RegionIndex, patcher: &mut Patcher<'a>) {
+/// Calls `visit` for each reference slot of a region of objects.
+pub fn for_each_slot(space: &Space, region: RegionIndex, mut visit: impl FnMut(WordIndex)) {
+    match space.regions.usage(region) {
+        Use::LargeHead | Use::LargeTail => for_each_large_slot(space, region, visit),
+        _ => for_each_object(space, region, |word, header| {
+            header.layout().for_each_reference(header.length(), 0..usize::MAX, |slot| {
+                visit(word.offset(slot as u32));
+            });
+        }),
+    }
+}
+
+/// The reference slots of the part of a large object that lies in `region`.
+fn for_each_large_slot(space: &Space, region: RegionIndex, mut visit: impl FnMut(WordIndex)) {
     let head = RegionIndex(space.regions.record(region).head.load(Ordering::Relaxed));
     let header = Header::from_bits(space.regions.record(head).large_header.load(Ordering::Relaxed));
     let layout = header.layout();
@@ -449,18 +454,18 @@ fn scan_large<'a>(space: &'a Space, region: RegionIndex, patcher: &mut Patcher<'
     let first = (region.first_word().0 - head.first_word().0) as usize;
     let part = first..first + crate::geometry::REGION_WORDS;
     layout.for_each_reference(header.length(), part, |word| {
-        patcher.visit(slot_cell(space, head.first_word().offset(word as u32)));
+        visit(head.first_word().offset(word as u32));
     });
 }
 
 /// Calls `visit` for each object of a region of small objects: the marked ones, or, in a region that
-/// was filled since marking began, all of them.
+/// no marking has seen yet, all of them.
 pub fn for_each_object(space: &Space, region: RegionIndex, mut visit: impl FnMut(WordIndex, Header)) {
     let header = |word| {
         // SAFETY: the word begins an object or filler of a region in use; from-space is mapped.
         Header::from_bits(unsafe { space.from_space(word).as_ptr::<u64>().read() })
     };
-    if space.regions.class(region) != crate::region::Class::Fresh {
+    if space.regions.record(region).is_mapped.load(Ordering::Relaxed) {
         space.live.for_each_start(region, |word| visit(word, header(word)));
         return;
     }
@@ -469,11 +474,7 @@ pub fn for_each_object(space: &Space, region: RegionIndex, mut visit: impl FnMut
     while at < top {
         let word = region.first_word().offset(at);
         let header = header(word);
-        assert!(
-            !header.is_none(),
-            "no header at word {at:#x} of fresh region {}: it cannot be walked",
-            region.0
-        );
+        assert!(!header.is_none(), "no header at word {at:#x} of region {}: it cannot be walked", region.0);
         if !header.is_filler() {
             visit(word, header);
         }

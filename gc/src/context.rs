@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! 1. `[cursor, limit)` is zero and belongs to this mutator alone.
-//! 2. `marking` is set and cleared by the collector only, and for all mutators in one handshake or
+//! 2. `barrier` is changed by the collector only, and for all mutators in one handshake or
 //!    pause.
 
 use std::cell::Cell;
@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use crate::address::{ToAddress, WordIndex};
 use crate::alloc::{allocate_large, largest_object};
-use crate::barrier::{Recorded, Records, is_white, shade_both};
+use crate::barrier::{Barrier, Recorded, Records, is_white, shade_both};
 use crate::core::Core;
 use crate::error::AllocError;
 use crate::geometry::{LARGE_OBJECT_BYTES, REGION_BYTES, WORD_BYTES};
 use crate::layout::Header;
 use crate::region::Class;
+use crate::remembered;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Why an allocation could not be satisfied at once.
@@ -48,7 +49,7 @@ pub struct MutatorContext {
     limit: Cell<usize>,
     /// Where the current buffer began (statistics).
     begin: Cell<usize>,
-    marking: Cell<bool>,
+    barrier: Cell<Barrier>,
     records: Records,
 }
 
@@ -56,7 +57,7 @@ impl fmt::Debug for MutatorContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MutatorContext")
             .field("buffer", &(self.cursor.get()..self.limit.get()))
-            .field("marking", &self.marking.get())
+            .field("barrier", &self.barrier.get())
             .finish_non_exhaustive()
     }
 }
@@ -67,7 +68,7 @@ impl MutatorContext {
             cursor: Cell::new(0),
             limit: Cell::new(0),
             begin: Cell::new(0),
-            marking: Cell::new(core.barrier_is_on()),
+            barrier: Cell::new(core.barrier_now()),
             records: Records::new(&core.barrier),
             core,
         }
@@ -163,11 +164,11 @@ impl MutatorContext {
         self.refill(bytes.max(self.core.options.buffer_bytes)).ok_or_else(|| self.exhausted(bytes))
     }
 
-    /// Whether this mutator's write barrier is on.
+    /// Whether this mutator's stores take part in marking.
     #[inline]
     #[must_use]
     pub fn is_marking(&self) -> bool {
-        self.marking.get()
+        self.barrier.get() == Barrier::Mark
     }
 
     /// Stores a reference into a slot of a heap object: the write barrier, then the store (Release:
@@ -178,8 +179,10 @@ impl MutatorContext {
     /// mutator is running.
     #[inline]
     pub unsafe fn store(&self, slot: &AtomicU64, value: Option<ToAddress>) {
-        if self.marking.get() {
-            self.barrier(slot, value);
+        match self.barrier.get() {
+            Barrier::Off => {}
+            Barrier::Remember => self.remember_if_young(slot, value),
+            Barrier::Mark => self.mark_barrier(slot, value),
         }
         // Release: pairs with the Acquire load in marking and in the embedder's loads.
         slot.store(value.map_or(0, |object| object.get() as u64), Ordering::Release);
@@ -188,14 +191,40 @@ impl MutatorContext {
     /// Shades the old and the new value and records the slot (design section 5).
     #[cold]
     #[inline(never)]
-    fn barrier(&self, slot: &AtomicU64, value: Option<ToAddress>) {
+    fn mark_barrier(&self, slot: &AtomicU64, value: Option<ToAddress>) {
         shade_both(slot, value, |object| self.shade_marking(object));
         if let Some(new) = value {
             let space = &self.core.space;
             let slot = space.range.word_at(std::ptr::from_ref(slot).expose_provenance());
-            if self.core.barrier.wants_slot(space, slot.region(), space.range.region(new)) {
+            let target = space.range.region(new);
+            if self.core.barrier.wants_slot(space, slot.region(), target) {
                 self.push(Recorded::Slots, slot);
             }
+            // When the cycle is over, fresh objects are young, and all others old.
+            let fresh = |region| space.regions.class(region) == Class::Fresh;
+            if fresh(target) && !fresh(slot.region()) && self.core.options.young_cycles {
+                self.remember(slot);
+            }
+        }
+    }
+
+    /// Records the slot if it lies in an old object and gets a reference to a young one.
+    #[inline]
+    fn remember_if_young(&self, slot: &AtomicU64, value: Option<ToAddress>) {
+        let Some(new) = value else { return };
+        let space = &self.core.space;
+        let slot = space.range.word_at(std::ptr::from_ref(slot).addr());
+        let regions = &space.regions;
+        if remembered::is_remembered(regions.age(slot.region()), regions.age(space.range.region(new))) {
+            self.remember(slot);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remember(&self, slot: WordIndex) {
+        if remembered::has_room(self.core.space.regions.record(slot.region())) {
+            self.push(Recorded::Remembered, slot);
         }
     }
 
@@ -208,7 +237,7 @@ impl MutatorContext {
     pub fn store_root(&self, slot: &AtomicU64, object: ToAddress) {
         // Release: pairs with the Acquire of marking's scan of root pages, which reads the header.
         slot.store(object.get() as u64, Ordering::Release);
-        if self.marking.get() {
+        if self.is_marking() {
             self.root_barrier(slot, object);
         }
     }
@@ -227,7 +256,7 @@ impl MutatorContext {
     /// than by [`Self::store`] or [`Self::store_root`].
     #[inline]
     pub fn shade(&self, object: ToAddress) {
-        if self.marking.get() {
+        if self.is_marking() {
             self.shade_marking(object);
         }
     }
@@ -271,9 +300,9 @@ impl MutatorContext {
         self.limit.set(0);
     }
 
-    /// Turns the barrier on or off.
-    pub(crate) fn set_marking(&self, marking: bool) {
-        self.marking.set(marking);
+    /// Changes what stores do.
+    pub(crate) fn set_barrier(&self, barrier: Barrier) {
+        self.barrier.set(barrier);
     }
 
     /// Hands the barrier's records over to the collector.

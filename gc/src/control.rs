@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::context::MemoryNeed;
 use crate::error::AllocError;
 use crate::events::Trigger;
+use crate::extent::Extent;
 use crate::geometry::REGION_BYTES;
 use crate::plan::Pressure;
 use crate::space::Space;
@@ -25,13 +26,37 @@ const IDLE: Duration = Duration::from_secs(5);
 /// next one finds.
 const CYCLES_BEFORE_LIMIT: u64 = 3;
 
+/// A cycle that somebody wants.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Why.
+    pub trigger: Trigger,
+    /// How hard memory is needed.
+    pub pressure: Pressure,
+    /// What the cycle is to look at. `None`: what seems best.
+    pub extent: Option<Extent>,
+}
+
+impl Request {
+    /// What answers both: who wants a young cycle is served by a full one too.
+    fn join(self, other: Self) -> Self {
+        let stronger = if self.pressure as u8 <= other.pressure as u8 { other } else { self };
+        let extent = match (self.extent, other.extent) {
+            (Some(one), Some(two)) => Some(one.max(two)),
+            (Some(Extent::Full), None) | (None, Some(Extent::Full)) => Some(Extent::Full),
+            _ => None,
+        };
+        Self { extent, ..stronger }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    requested: Option<(Trigger, Pressure)>,
+    requested: Option<Request>,
     stopping: bool,
     begun: u64,
     completed: u64,
-    /// The number of the last complete cycle that was made under pressure.
+    /// The number of the last complete full cycle that was made under pressure.
     completed_under_pressure: u64,
 }
 
@@ -56,7 +81,7 @@ pub struct Control {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Order {
     /// Run a cycle.
-    Collect(Trigger, Pressure),
+    Collect(Request),
     /// Nothing happened for a while: give memory back.
     Idle,
     /// End.
@@ -113,31 +138,25 @@ impl Control {
     /// Asks for a cycle because the heap fills up.
     pub fn request_for_occupancy(&self) {
         if !self.occupancy_requested.swap(true, Ordering::Relaxed) {
-            self.request(Trigger::Occupancy, Pressure::Normal);
+            self.request(Request { trigger: Trigger::Occupancy, pressure: Pressure::Normal, extent: None });
         }
     }
 
     /// Asks for a cycle that begins after this call.
-    pub fn request(&self, trigger: Trigger, pressure: Pressure) {
-        self.raise(&mut self.lock(), trigger, pressure);
+    pub fn request(&self, request: Request) {
+        self.raise(&mut self.lock(), request);
     }
 
-    fn raise(&self, state: &mut State, trigger: Trigger, pressure: Pressure) {
-        let stronger = match state.requested {
-            Some((_, before)) => before as u8 <= pressure as u8,
-            None => true,
-        };
-        if stronger {
-            state.requested = Some((trigger, pressure));
-        }
+    fn raise(&self, state: &mut State, request: Request) {
+        state.requested = Some(state.requested.map_or(request, |before| before.join(request)));
         self.wanted.notify_one();
     }
 
     /// Asks for a cycle and waits until it is complete.
-    pub fn collect(&self, pressure: Pressure) {
+    pub fn collect(&self, pressure: Pressure, extent: Extent) {
         let mut state = self.lock();
         let wanted = state.begun + 1;
-        self.raise(&mut state, Trigger::Explicit, pressure);
+        self.raise(&mut state, Request { trigger: Trigger::Explicit, pressure, extent: Some(extent) });
         while state.completed < wanted && !state.stopping {
             state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -185,7 +204,7 @@ impl Control {
             return Some(Err(AllocError::HeapLimit { bytes: need.bytes, limit }));
         }
         self.urgent.store(true, Ordering::Relaxed);
-        self.raise(state, Trigger::Exhausted, Pressure::High);
+        self.raise(state, Request { trigger: Trigger::Exhausted, pressure: Pressure::High, extent: None });
         None
     }
 
@@ -196,10 +215,10 @@ impl Control {
             if state.stopping {
                 return Order::Stop;
             }
-            if let Some((trigger, pressure)) = state.requested.take() {
+            if let Some(request) = state.requested.take() {
                 state.begun += 1;
                 self.begun.store(state.begun, Ordering::Relaxed);
-                return Order::Collect(trigger, pressure);
+                return Order::Collect(request);
             }
             let (next, timeout) =
                 self.wanted.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
@@ -211,10 +230,10 @@ impl Control {
     }
 
     /// The controller: a cycle is complete.
-    pub fn completed(&self, pressure: Pressure) {
+    pub fn completed(&self, pressure: Pressure, extent: Extent) {
         let mut state = self.lock();
         state.completed = state.begun;
-        if pressure != Pressure::Normal {
+        if pressure != Pressure::Normal && extent == Extent::Full {
             state.completed_under_pressure = state.begun;
         }
         self.occupancy_requested.store(false, Ordering::Relaxed);

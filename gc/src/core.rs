@@ -1,17 +1,19 @@
 //! What all parts of a heap share.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::address::ToAddress;
 use crate::alloc::SharedRegions;
-use crate::barrier::BarrierQueues;
+use crate::barrier::{Barrier, BarrierQueues};
 use crate::context::MutatorContext;
 use crate::control::Control;
 use crate::embedder::Embedder;
 use crate::events::{Listener, Listeners};
+use crate::extent::Generations;
 use crate::options::{HeapOptions, Mode};
+use crate::remembered::RememberedSet;
 use crate::roots::RootSpace;
 use crate::serve::Serving;
 use crate::space::Space;
@@ -27,6 +29,10 @@ pub struct Core {
     pub roots: RootSpace,
     /// The barrier's records.
     pub barrier: BarrierQueues,
+    /// Slots that the next young cycle marks from.
+    pub remembered: RememberedSet,
+    /// Which cycles are young.
+    pub generations: Generations,
     /// Regions mutators share.
     pub shared: SharedRegions,
     /// Statistics.
@@ -38,7 +44,7 @@ pub struct Core {
     /// The embedder's threads.
     pub embedder: Arc<dyn Embedder>,
     listeners: Listeners,
-    barrier_on: AtomicBool,
+    barrier_now: AtomicU8,
     /// Held by the collector from the plan to the flip, and by whoever pins.
     pub pin_gate: Mutex<()>,
 }
@@ -63,7 +69,9 @@ impl Core {
             barrier: BarrierQueues::default(),
             shared: SharedRegions::default(),
             listeners: Listeners::default(),
-            barrier_on: AtomicBool::new(false),
+            barrier_now: AtomicU8::new(Self::idle_barrier(&options) as u8),
+            remembered: RememberedSet::default(),
+            generations: Generations::default(),
             pin_gate: Mutex::new(()),
             options,
             space,
@@ -73,14 +81,24 @@ impl Core {
         }
     }
 
-    /// Whether new contexts begin with the barrier on. Changed before the handshake that tells the
-    /// attached ones; attaching excludes the handshake's enumeration (`Embedder`, rule 3).
-    pub(crate) fn barrier_is_on(&self) -> bool {
-        self.barrier_on.load(Ordering::Relaxed)
+    /// The barrier that new contexts begin with. Changed before the handshake that tells the attached
+    /// ones; attaching excludes the handshake's enumeration (`Embedder`, rule 3).
+    pub(crate) fn barrier_now(&self) -> Barrier {
+        let byte = self.barrier_now.load(Ordering::Relaxed);
+        [Barrier::Off, Barrier::Remember, Barrier::Mark][usize::from(byte)]
     }
 
-    pub(crate) fn set_barrier(&self, on: bool) {
-        self.barrier_on.store(on, Ordering::Relaxed);
+    pub(crate) fn set_barrier(&self, barrier: Barrier) {
+        self.barrier_now.store(barrier as u8, Ordering::Relaxed);
+    }
+
+    /// The barrier between two cycles.
+    pub(crate) const fn idle_barrier(options: &HeapOptions) -> Barrier {
+        if options.young_cycles && !matches!(options.mode, Mode::NoGc) {
+            Barrier::Remember
+        } else {
+            Barrier::Off
+        }
     }
 
     /// Has each mutator act at its next safepoint. In stop-the-world mode the world is stopped, and

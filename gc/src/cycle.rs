@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
+use crate::address::RegionIndex;
+use crate::barrier::Barrier;
+use crate::control::Request;
 use crate::core::Core;
 use crate::delivery::FaultQueue;
 use crate::embedder::WorldStopped;
-use crate::events::{CycleSummary, Phase, Trigger};
+use crate::events::{CycleSummary, Phase};
+use crate::extent::Extent;
 use crate::flip::{self, Compacting};
 use crate::geometry::{PAGE_BYTES, REGION_BYTES};
 use crate::mark::{Marked, Marking, until_clean};
@@ -20,6 +24,7 @@ use crate::options::{Mode, VerifyLevel};
 use crate::plan::{Plan, Pressure, concurrent_plan};
 use crate::reclaim;
 use crate::region::{Class, Use};
+use crate::remembered::OldToYoung;
 use crate::serve;
 use crate::sys::sched;
 use crate::verify;
@@ -38,12 +43,15 @@ pub struct Pools {
 /// The nice value of the controller during the pause: a pause must not wait for a time slice.
 const PAUSE_WEIGHT: i32 = -10;
 
-/// Runs one cycle.
-pub fn run(core: &Core, pools: &Pools, trigger: Trigger, pressure: Pressure) {
+/// Runs one cycle. Returns its extent.
+pub fn run(core: &Core, pools: &Pools, request: Request) -> Extent {
     let number = core.cycles_begun();
-    core.tell(|listener| listener.cycle_started(number, trigger));
+    core.tell(|listener| listener.cycle_started(number, request.trigger));
+    let Request { pressure, .. } = request;
+    let extent = core.generations.choose(&core.options, &core.space, request.extent, pressure);
     let mut summary = CycleSummary {
         cycle: number,
+        extent,
         used_before_bytes: (core.space.used() * REGION_BYTES) as u64,
         ..CycleSummary::default()
     };
@@ -55,11 +63,12 @@ pub fn run(core: &Core, pools: &Pools, trigger: Trigger, pressure: Pressure) {
         concurrent(core, pools, pressure, &mut summary);
     }
     finish(core, allocated, &mut summary);
+    extent
 }
 
 fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut CycleSummary) {
-    phase(core, Phase::Start, || start(core, pressure));
-    let marked = phase(core, Phase::Mark, || mark(core, pools));
+    let old_to_young = phase(core, Phase::Start, || start(core, pressure, summary.extent));
+    let marked = phase(core, Phase::Mark, || mark(core, pools, &old_to_young));
     let gate = core.pin_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut plan = phase(core, Phase::Plan, || concurrent_plan(core, marked, pressure));
     verify::after_plan(core, &plan);
@@ -79,6 +88,7 @@ fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut Cycl
             phase(core, Phase::Reclaim, || {
                 end_without_flip(core);
                 plan.evacuated.iter().for_each(|&region| core.space.regions.set_class(region, Class::New));
+                core.generations.demand_full();
             });
             return;
         }
@@ -105,12 +115,14 @@ fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut Cycl
 /// Stop-the-world mode: the same stages, all in one pause.
 fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut CycleSummary) {
     let _gate = core.pin_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let extent = summary.extent;
     let compacting = pause(core, summary, |world| {
-        choose_candidates(core, pressure);
+        let regions = choose_candidates(core, pressure, extent);
         core.roots.forget_notes();
         flip::end_marking(core);
+        let old_to_young = old_to_young(core, regions, extent);
         // As many as threads: a marker waits for all others, so each needs one of its own.
-        let marking = Marking::new(core, pools.serve.current_num_threads());
+        let marking = Marking::new(core, pools.serve.current_num_threads(), &old_to_young);
         marking.round(&pools.serve);
         let plan = concurrent_plan(core, marking.finish(), pressure);
         verify::after_plan(core, &plan);
@@ -119,7 +131,7 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
         if let Some(shadow) = shadow {
             verify::compare(core, &shadow);
         }
-        reclaim::settle(core, &compacting.plan.evacuated);
+        reclaim::settle(core, &compacting.plan.evacuated, &compacting.plan.destinations);
         compacting
     });
     note_plan(core, &compacting.plan, summary);
@@ -128,23 +140,38 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
 }
 
 /// Step 1: candidates are named, the barrier goes on everywhere, then objects are born marked.
-fn start(core: &Core, pressure: Pressure) {
+fn start(core: &Core, pressure: Pressure, extent: Extent) -> OldToYoung {
     core.space.set_allocation_class(Class::Candidate);
-    choose_candidates(core, pressure);
+    let regions = choose_candidates(core, pressure, extent);
     core.roots.forget_notes();
-    core.set_barrier(true);
-    core.handshake(&|context| context.set_marking(true));
+    core.set_barrier(Barrier::Mark);
+    core.handshake(&|context| {
+        context.hand_over_records();
+        context.set_barrier(Barrier::Mark);
+    });
     // Only now: an object that is born marked may be stored into by any mutator, so all barriers
     // must be on.
     core.space.set_allocation_class(Class::Fresh);
     core.shared.close();
     core.handshake(&|context| context.retire_buffer());
+    old_to_young(core, regions, extent)
 }
 
-/// Candidates: what was filled since the last flip, and what the last marking found sparse. Under
-/// pressure, all. Clears what the last cycle left in the regions' records.
-fn choose_candidates(core: &Core, pressure: Pressure) {
+/// Where a young cycle marks from, besides the roots. A full one forgets what was remembered.
+fn old_to_young(core: &Core, regions: Vec<RegionIndex>, extent: Extent) -> OldToYoung {
+    let slots = core.remembered.take(core);
+    match extent {
+        Extent::Young => OldToYoung { slots, regions },
+        Extent::Full => OldToYoung::default(),
+    }
+}
+
+/// Candidates: what was filled since the last flip, and, in a full cycle, what the last marking found sparse;
+/// under pressure, all. Clears what the last cycle left in the regions' records. Returns old regions
+/// of which not all slots that refer to young objects were remembered.
+fn choose_candidates(core: &Core, pressure: Pressure, extent: Extent) -> Vec<RegionIndex> {
     let (space, regions) = (&core.space, &core.space.regions);
+    let mut overflowed = vec![];
     let sparse = (core.options.evacuate_below * REGION_BYTES as f64) as u32;
     for region in regions.in_use() {
         let record = regions.record(region);
@@ -153,22 +180,32 @@ fn choose_candidates(core: &Core, pressure: Pressure) {
         record.slots_begin.store(0, Ordering::Relaxed);
         record.slots_end.store(0, Ordering::Relaxed);
         record.incoming.store(0, Ordering::Relaxed);
+        record.remembered.store(0, Ordering::Relaxed);
+        let walk = record.remembered_overflowed.swap(false, Ordering::Relaxed);
         if regions.usage(region) == Use::Roots {
             continue;
         }
+        let is_young = regions.class(region) != Class::Settled;
+        if extent == Extent::Young && !is_young {
+            if walk {
+                overflowed.push(region);
+            }
+            continue;
+        }
         let was_live = record.live_bytes.swap(0, Ordering::Relaxed);
-        let is_candidate = regions.usage(region) == Use::Objects
-            && (regions.class(region) != Class::Settled
-                || was_live <= sparse
-                || pressure != Pressure::Normal);
-        regions.set_class(region, if is_candidate { Class::Candidate } else { Class::Settled });
+        let may_move = regions.usage(region) == Use::Objects
+            && (is_young || was_live <= sparse || pressure != Pressure::Normal);
+        let is_candidate = may_move || extent == Extent::Young;
+        regions.set_class(region, if is_candidate { Class::Candidate } else { Class::Traced });
+        record.is_mapped.store(true, Ordering::Relaxed);
         space.live.clear(region);
     }
+    overflowed
 }
 
 /// Steps 2 and 3.
-fn mark(core: &Core, pools: &Pools) -> Marked {
-    let marking = Marking::new(core, core.options.mark_workers);
+fn mark(core: &Core, pools: &Pools, old_to_young: &OldToYoung) -> Marked {
+    let marking = Marking::new(core, core.options.mark_workers, old_to_young);
     until_clean(
         || marking.round(&pools.mark),
         || core.handshake(&|context| context.hand_over_records()),
@@ -217,16 +254,17 @@ fn concurrent_serve(core: &Core, pools: &Pools) {
 
 /// Nothing was worth evacuating: the barrier goes off with a handshake, and there is no pause.
 fn end_without_flip(core: &Core) {
-    core.set_barrier(false);
+    let barrier = Core::idle_barrier(&core.options);
+    core.set_barrier(barrier);
     core.handshake(&|context| {
-        context.set_marking(false);
+        context.set_barrier(barrier);
         context.hand_over_records();
     });
     core.space.set_allocation_class(Class::New);
     while let Some(buffer) = core.barrier.take(crate::barrier::Recorded::Slots) {
         core.barrier.give_back(buffer);
     }
-    reclaim::settle(core, &[]);
+    reclaim::settle(core, &[], &[]);
     core.control.memory_freed();
     core.stats.counters.cycles_without_flip.fetch_add(1, Ordering::Relaxed);
 }
@@ -256,7 +294,9 @@ fn finish(core: &Core, allocated_before: u64, summary: &mut CycleSummary) {
     let allocated = core.stats.counters.allocated_bytes.load(Ordering::Relaxed) - allocated_before;
     let used = core.space.used();
     core.space.end_cycle();
-    core.control.set_trigger(core.space.limit(), used, allocated as usize / REGION_BYTES);
+    let expected =
+        core.generations.ended(&core.options, &core.space, summary.extent, allocated as usize / REGION_BYTES);
+    core.control.set_trigger(core.space.limit(), used, expected);
     core.space.trim(core.control.trigger_regions().max(used) + 2);
     summary.used_after_bytes = (used * REGION_BYTES) as u64;
     summary.allocated_bytes = allocated;

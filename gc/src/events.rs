@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::extent::Extent;
+
 /// A step of the cycle that has a duration.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -78,7 +80,9 @@ impl FaultPath {
 pub struct CycleSummary {
     /// Number of the cycle, from 1.
     pub cycle: u64,
-    /// Bytes found live by marking (objects born meanwhile not counted).
+    /// Whether it looked at all objects, or only at young ones.
+    pub extent: Extent,
+    /// Bytes found live by marking, and, in a young cycle, of old objects (objects born meanwhile not counted).
     pub marked_bytes: u64,
     /// Bytes of survivors that got new addresses.
     pub evacuated_bytes: u64,

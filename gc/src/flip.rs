@@ -300,11 +300,12 @@ pub fn pause_flip(
 
 /// Turns the barrier off and gives each mutator a new buffer in a new region.
 pub fn end_marking(core: &Core) {
-    core.set_barrier(false);
+    let barrier = Core::idle_barrier(&core.options);
+    core.set_barrier(barrier);
     core.embedder.for_each_stopped(&mut |context| {
         context.retire_buffer();
         context.hand_over_records();
-        context.set_marking(false);
+        context.set_barrier(barrier);
     });
     core.space.set_allocation_class(Class::New);
     core.shared.close();

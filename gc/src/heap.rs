@@ -8,13 +8,14 @@ use std::time::Instant;
 use crate::address::{HeapRange, ToAddress};
 use crate::choice::{self, Choice, Faults};
 use crate::context::{MemoryNeed, MutatorContext};
-use crate::control::Order;
+use crate::control::{Order, Request};
 use crate::core::Core;
 use crate::cycle::{self, Pools};
 use crate::delivery::{self, FaultQueue, Running};
 use crate::embedder::Embedder;
 use crate::error::{AllocError, HeapError};
-use crate::events::Listener;
+use crate::events::{Listener, Trigger};
+use crate::extent::Extent;
 use crate::geometry::{PAGE_BYTES, REGION_BYTES, STRIDE_BYTES};
 use crate::options::{Delivery, HeapOptions, Mode};
 use crate::plan::Pressure;
@@ -175,7 +176,7 @@ impl Heap {
         result
     }
 
-    /// Runs a whole collection that begins after this call, and waits for its end. Call it unattached
+    /// Runs a whole (full) collection that begins after this call, and waits for its end. Call it unattached
     /// or in a blocked state.
     pub fn collect(&self) {
         self.collect_with(Pressure::High);
@@ -184,14 +185,23 @@ impl Heap {
     /// As [`Heap::collect`], with a choice of how much is evacuated.
     pub fn collect_with(&self, pressure: Pressure) {
         if self.mode() != Mode::NoGc {
-            self.0.core.control.collect(pressure);
+            self.0.core.control.collect(pressure, Extent::Full);
+        }
+    }
+
+    /// As [`Heap::collect`], with a young cycle if there can be one: only objects born since the last cycle are
+    /// looked at, all others count as live.
+    pub fn collect_young(&self) {
+        if self.mode() != Mode::NoGc {
+            self.0.core.control.collect(Pressure::Normal, Extent::Young);
         }
     }
 
     /// Asks for a collection and returns at once.
     pub fn request_collection(&self) {
         if self.mode() != Mode::NoGc {
-            self.0.core.control.request(crate::events::Trigger::Explicit, Pressure::Normal);
+            let request = Request { trigger: Trigger::Explicit, pressure: Pressure::Normal, extent: None };
+            self.0.core.control.request(request);
         }
     }
 
@@ -348,9 +358,9 @@ fn control(core: &Arc<Core>, pools: &Pools, _delivery: Option<Running>) {
     let _abort = AbortOnPanic;
     loop {
         match core.control.next_order() {
-            Order::Collect(trigger, pressure) => {
-                cycle::run(core, pools, trigger, pressure);
-                core.control.completed(pressure);
+            Order::Collect(request) => {
+                let extent = cycle::run(core, pools, request);
+                core.control.completed(request.pressure, extent);
             }
             Order::Idle => core.space.trim(core.space.used() + 1),
             Order::Stop => return,

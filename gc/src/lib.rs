@@ -62,7 +62,7 @@
 //! | | |
 //! |---|---|
 //! | memory | `space` (windows), `free_regions`, `region` (records), `alloc` (buffers) |
-//! | marking | `barrier`, `mark`, `livemap` |
+//! | marking | `barrier`, `mark`, `livemap`, `remembered` (for young cycles), `extent` (whether a cycle is one) |
 //! | deciding | `plan`, `forward` |
 //! | flip | `flip` |
 //! | serving | `serve`, `page_state` (the protocol), `build` (contents), `install`, `staging`, `delivery` |
@@ -105,6 +105,8 @@ pub mod cycle;
 #[doc(hidden)]
 pub mod delivery;
 #[doc(hidden)]
+pub mod extent;
+#[doc(hidden)]
 pub mod flip;
 #[doc(hidden)]
 pub mod forward;
@@ -127,6 +129,8 @@ pub mod reclaim;
 #[doc(hidden)]
 pub mod region;
 #[doc(hidden)]
+pub mod remembered;
+#[doc(hidden)]
 pub mod residency;
 #[doc(hidden)]
 pub mod serve;
@@ -144,4 +148,5 @@ pub mod verify;
 #[cfg(all(test, loom))]
 mod models;
 
+pub use extent::Extent;
 pub use plan::Pressure;

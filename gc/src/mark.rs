@@ -13,6 +13,8 @@
 //! 1. All barriers are on, and objects are born in fresh regions, before the first root is scanned.
 //! 2. No page is missing while marking runs, so to-space addresses can be read.
 //! 3. Objects in fresh regions are never scanned: what they hold was shaded when it was stored.
+//! 4. In a young cycle, old objects count as live and are not looked at: what they refer to that is young, the
+//!    remembered set tells.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -22,11 +24,13 @@ use rayon::ThreadPool;
 
 use crate::address::{PageIndex, RegionIndex, ToAddress, WordIndex};
 use crate::barrier::Recorded;
+use crate::build::for_each_slot;
 use crate::core::Core;
 use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
 use crate::layout::{Header, Tail};
 use crate::livemap::LiveMap;
 use crate::region::{Class, Regions};
+use crate::remembered::OldToYoung;
 use crate::roots::root_reference;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{hint, thread};
@@ -69,25 +73,43 @@ struct Tally {
     slots: Vec<WordIndex>,
 }
 
+/// Where marking begins.
+#[derive(Debug)]
+enum Origin {
+    /// The slots of a root page.
+    Roots(PageIndex),
+    /// Slots of old objects.
+    Slots(Vec<WordIndex>),
+    /// All slots of an old region.
+    Region(RegionIndex),
+}
+
+/// Remembered slots that are scanned as one task.
+const SLOTS_PIECE: usize = 1024;
+
 /// Work and termination shared by the workers of one marking.
 #[derive(Debug)]
 pub struct Marking<'a> {
     core: &'a Core,
     injector: Injector<Task>,
-    root_pages: Mutex<VecDeque<PageIndex>>,
+    origins: Mutex<VecDeque<Origin>>,
     tallies: Vec<Mutex<Tally>>,
 }
 
 impl<'a> Marking<'a> {
-    /// Prepares marking of everything reachable from the root pages in use now.
+    /// Prepares marking of everything reachable from the root pages in use now, and, in a young cycle, from old
+    /// objects.
     #[must_use]
-    pub fn new(core: &'a Core, workers: usize) -> Self {
+    pub fn new(core: &'a Core, workers: usize, old_to_young: &OldToYoung) -> Self {
         let regions = core.space.range.regions();
-        let tally = || Mutex::new(Tally { live_bytes: vec![0; regions], slots: vec![] });
+        let tally = || Mutex::new(Tally { live_bytes: vec![0; regions], ..Tally::default() });
+        let slots = old_to_young.slots.chunks(SLOTS_PIECE).map(|slots| Origin::Slots(slots.to_vec()));
+        let walked = old_to_young.regions.iter().copied().map(Origin::Region);
+        let origins = core.roots.pages_in_use().map(Origin::Roots).chain(slots).chain(walked).collect();
         Self {
             core,
             injector: Injector::new(),
-            root_pages: Mutex::new(core.roots.pages_in_use().collect()),
+            origins: Mutex::new(origins),
             tallies: (0..workers).map(|_| tally()).collect(),
         }
     }
@@ -175,9 +197,9 @@ pub(crate) fn wait_for_work(
 #[inline]
 pub(crate) fn needs_visit(regions: &Regions, live: &LiveMap, word: WordIndex) -> bool {
     match regions.class(word.region()) {
-        Class::Fresh => false,
+        Class::Fresh | Class::Settled => false,
         Class::Free => panic!("reference to word {:#x} in a free region: the heap is corrupt", word.0),
-        Class::New | Class::Settled | Class::Candidate => !live.is_marked(word),
+        Class::New | Class::Candidate | Class::Traced => !live.is_marked(word),
     }
 }
 
@@ -240,14 +262,20 @@ impl Marker<'_> {
         self.pending.pop_front().or_else(|| self.find())
     }
 
-    /// Work from elsewhere: root pages, mutators' shades, the injector, other workers.
+    /// Work from elsewhere: roots and old objects, mutators' shades, the injector, other workers.
     fn find(&mut self) -> Option<Task> {
         let marking = self.marking;
         // A loop: many root pages may hold nothing.
         loop {
-            let page = marking.root_pages.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            if let Some(page) = page {
-                self.scan_roots(page);
+            let origin = marking.origins.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            if let Some(origin) = origin {
+                match origin {
+                    Origin::Roots(page) => self.scan_roots(page),
+                    Origin::Slots(slots) => slots.into_iter().for_each(|slot| self.scan_slot(slot)),
+                    Origin::Region(region) => {
+                        for_each_slot(&marking.core.space, region, |slot| self.scan_slot(slot));
+                    }
+                }
             } else if let Some(buffer) = marking.core.barrier.take(Recorded::Shades) {
                 let shaded = buffer.entries().len() as u64;
                 marking.core.stats.counters.shaded_objects.fetch_add(shaded, Ordering::Relaxed);

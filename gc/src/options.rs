@@ -172,6 +172,8 @@ pub struct HeapOptions {
     pub automatic: bool,
     /// Name a mutator that has not reached a safepoint after this many milliseconds.
     pub watchdog_ms: u64,
+    /// Whether most cycles are young: they look only at objects born since the last one.
+    pub young_cycles: bool,
     /// Whether marking threads lower their own scheduling weight.
     pub low_weight_marking: bool,
     /// For tests.
@@ -196,6 +198,7 @@ impl Default for HeapOptions {
             verify: VerifyLevel::Off,
             automatic: true,
             watchdog_ms: 1_000,
+            young_cycles: true,
             low_weight_marking: true,
             stress: StressOptions::default(),
             observer: None,

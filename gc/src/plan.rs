@@ -66,7 +66,7 @@ pub struct Plan {
     pub free: usize,
     /// Bytes of survivors.
     pub survivor_bytes: u64,
-    /// Bytes found live.
+    /// Bytes found live, or not looked at.
     pub live_bytes: u64,
 }
 
@@ -93,9 +93,11 @@ pub fn concurrent_plan(core: &Core, marked: Marked, pressure: Pressure) -> Plan 
     let mut plan = Plan { live_bytes: marked.live_bytes, ..Plan::default() };
     let (free, candidates) = judge(core, pressure);
     plan.free = free.len();
+    plan.live_bytes += bytes_not_traced(core);
     plan.evacuated = worth_evacuating(core, candidates, pressure);
     let mut slots = marked.slots;
     drain_slots(core, &mut slots);
+    core.remembered.forget_dead(core);
     // Only now: until here a dead region's slots could not be told from those of its next use.
     slots.retain(|slot| core.space.regions.verdict(slot.region()) != Verdict::Free);
     for region in free {
@@ -112,6 +114,13 @@ pub fn concurrent_plan(core: &Core, marked: Marked, pressure: Pressure) -> Plan 
     plan
 }
 
+/// Bytes that count as live because a young cycle does not look at them.
+fn bytes_not_traced(core: &Core) -> u64 {
+    let regions = &core.space.regions;
+    let old = regions.in_use().filter(|&region| regions.class(region) == Class::Settled);
+    old.map(|region| u64::from(regions.record(region).live_bytes.load(Ordering::Relaxed))).sum()
+}
+
 /// First verdicts: regions with nothing live, and candidates that could be evacuated.
 fn judge(core: &Core, pressure: Pressure) -> (Vec<RegionIndex>, Vec<RegionIndex>) {
     let regions = &core.space.regions;
@@ -125,7 +134,7 @@ fn judge(core: &Core, pressure: Pressure) -> (Vec<RegionIndex>, Vec<RegionIndex>
         let usage = regions.usage(region);
         let record = regions.record(region);
         if !matches!(usage, Use::Objects | Use::Pinned | Use::LargeHead)
-            || regions.class(region) == Class::Fresh
+            || matches!(regions.class(region), Class::Fresh | Class::Settled)
         {
             continue;
         }

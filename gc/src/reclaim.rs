@@ -121,7 +121,7 @@ pub fn concurrent_finish(core: &Core, compacting: &Compacting) {
         space.window(window).registered.store(false, Ordering::Relaxed);
         space.window(window).taken_whole.store(false, Ordering::Relaxed);
     }
-    settle(core, &compacting.plan.evacuated);
+    settle(core, &compacting.plan.evacuated, &compacting.plan.destinations);
     space.set_compacting(false);
     core.control.memory_freed();
 }
@@ -196,9 +196,10 @@ fn close_aliases(core: &Core, compacting: &Compacting) {
     }
 }
 
-/// Classes for the time until the next cycle: what was filled while marking is new, all else settled.
-/// Forwarding into `evacuated` regions ends: no page holds an old address any more.
-pub fn settle(core: &Core, evacuated: &[RegionIndex]) {
+/// Classes for the time until the next cycle: what was filled while marking is new, and so young; all else is
+/// settled, and so old. Forwarding into evacuated regions ends: no page holds an old address any more.
+pub fn settle(core: &Core, evacuated: &[RegionIndex], destinations: &[RegionIndex]) {
+    core.remembered.forward(core, evacuated, destinations);
     let regions = &core.space.regions;
     for &region in evacuated {
         regions.set_verdict(region, Verdict::Stay);
@@ -206,10 +207,10 @@ pub fn settle(core: &Core, evacuated: &[RegionIndex]) {
     for region in regions.in_use() {
         regions.set_verdict(region, Verdict::Stay);
         let class = match (regions.usage(region), regions.class(region)) {
-            (Use::Objects, Class::Fresh) => Class::New,
-            (_, Class::New) => Class::New,
             (Use::Free, class) => class,
-            _ => Class::Settled,
+            (Use::Roots | Use::Staging | Use::Destination, _) => Class::Settled,
+            (_, Class::New | Class::Fresh) => Class::New,
+            (_, Class::Candidate | Class::Traced | Class::Settled | Class::Free) => Class::Settled,
         };
         regions.set_class(region, class);
     }

@@ -64,18 +64,22 @@ impl Use {
 }
 
 byte_enum! {
-    /// How marking and the barrier treat references into a region.
+    /// How marking and the barrier treat references into a region. In the order of age, which
+    /// [`is_remembered`](crate::remembered::is_remembered) rests on.
     Class {
         /// No objects.
         Free = 0,
         /// Filled since the last flip: a candidate of the next cycle.
         New = 1,
-        /// Not a candidate of this cycle.
-        Settled = 2,
-        /// May be evacuated by this cycle: slots that point into it are recorded.
-        Candidate = 3,
         /// Filled while marking: its objects are born marked.
-        Fresh = 4,
+        Fresh = 2,
+        /// May be evacuated by this cycle: slots that point into it are recorded. In a young cycle, everything
+        /// young.
+        Candidate = 3,
+        /// Marked by this cycle, and not a candidate.
+        Traced = 4,
+        /// Not looked at by this cycle: its objects count as live.
+        Settled = 5,
     }
 }
 
@@ -120,6 +124,13 @@ pub struct RegionRecord {
     pub slots_overflowed: AtomicBool,
     /// Slots recorded in this cycle that point into this region (approximate).
     pub incoming: AtomicU32,
+    /// Slots of this region that were put into the remembered set since the last cycle began (approximate).
+    pub remembered: AtomicU32,
+    /// Not all of them were put there: the next young cycle walks the region.
+    pub remembered_overflowed: AtomicBool,
+    /// Marking has seen it: the live map tells its objects. If not, all its objects count as live, and lie one
+    /// behind the other.
+    pub is_mapped: AtomicBool,
     /// How many times objects here were pinned.
     pub pins: AtomicU32,
     /// Of a large object's regions: it was allocated as pinned.
@@ -205,6 +216,13 @@ impl Regions {
     /// Sets the region's class.
     pub fn set_class(&self, region: RegionIndex, class: Class) {
         self.classes[region.index()].store(class as u8, Ordering::Relaxed);
+    }
+
+    /// Number of the region's class: cheaper to compare than the class itself.
+    #[inline]
+    #[must_use]
+    pub fn age(&self, region: RegionIndex) -> u8 {
+        self.classes[region.index()].load(Ordering::Relaxed)
     }
 
     /// The region's verdict.

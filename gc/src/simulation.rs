@@ -14,12 +14,13 @@ use std::sync::Arc;
 use crate::address::ToAddress;
 use crate::choice::Choice;
 use crate::context::MemoryNeed;
-use crate::control::Order;
+use crate::control::{Order, Request};
 use crate::core::Core;
 use crate::cycle::{self, Pools};
 use crate::embedder::Embedder;
 use crate::error::{AllocError, HeapError};
 use crate::events::Trigger;
+use crate::extent::Extent;
 use crate::heap::{Heap, with_wrappers};
 use crate::options::{Delivery, HeapOptions};
 use crate::plan::Pressure;
@@ -86,13 +87,13 @@ impl SimulatedHeap {
     ///
     /// # Panics
     /// Never: an order was just given.
-    pub fn collect(&self, pressure: Pressure) {
-        self.core.control.request(Trigger::Explicit, pressure);
-        let Order::Collect(trigger, pressure) = self.core.control.next_order() else {
+    pub fn collect(&self, pressure: Pressure, extent: Extent) {
+        self.core.control.request(Request { trigger: Trigger::Explicit, pressure, extent: Some(extent) });
+        let Order::Collect(request) = self.core.control.next_order() else {
             unreachable!("a cycle was requested");
         };
-        cycle::run(&self.core, &self.pools, trigger, pressure);
-        self.core.control.completed(pressure);
+        let extent = cycle::run(&self.core, &self.pools, request);
+        self.core.control.completed(request.pressure, extent);
     }
 
     /// The page service: tells which pages are missing.

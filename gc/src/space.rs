@@ -280,6 +280,9 @@ impl Space {
         record.slots.store(0, Ordering::Relaxed);
         record.slots_overflowed.store(false, Ordering::Relaxed);
         record.incoming.store(0, Ordering::Relaxed);
+        record.remembered.store(0, Ordering::Relaxed);
+        // A cycle starts: its marking will see what is allocated here.
+        record.is_mapped.store(class == Class::Candidate, Ordering::Relaxed);
         record.large_pinned.store(false, Ordering::Relaxed);
         // Marking clears the bits of regions that are in use when it begins, not of later ones. An
         // evacuated region's bits are still needed to forward into it, even when it is used again.

@@ -237,6 +237,8 @@ macro_rules! counters {
 counters! {
     /// Cycles completed.
     cycles,
+    /// Of them, young cycles.
+    young_cycles,
     /// Cycles that ended without a flip: nothing was worth evacuating, or it was refused.
     cycles_without_flip,
     /// Cycles that ended without a flip because the system refused a registration.
@@ -277,8 +279,10 @@ counters! {
     handshakes,
     /// Objects that the barrier shaded.
     shaded_objects,
-    /// Slots that the barrier recorded.
+    /// Slots that the barrier recorded while marking.
     recorded_slots,
+    /// Slots of old objects that were remembered because they got a reference to a young one.
+    remembered_slots,
     /// Objects checked by the verifier.
     verified_objects,
     /// Bytes compared by the verifier with shadow copies.
@@ -326,6 +330,8 @@ impl Statistics {
     /// Records what a cycle did.
     pub fn record_cycle(&self, summary: &CycleSummary) {
         self.counters.cycles.fetch_add(1, Ordering::Relaxed);
+        let young = u64::from(summary.extent == crate::extent::Extent::Young);
+        self.counters.young_cycles.fetch_add(young, Ordering::Relaxed);
         *self.last_cycle.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = summary.clone();
     }
 

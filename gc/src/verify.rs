@@ -103,7 +103,8 @@ pub fn before_flip(core: &Core) -> Option<Shadow> {
     let with_copies = core.options.verify >= VerifyLevel::Shadow;
     traverse(core, "before the flip", |word, header| {
         let region = word.region();
-        if core.space.regions.class(region) != Class::Fresh && !core.space.live.is_marked(word) {
+        let counts_as_live = matches!(core.space.regions.class(region), Class::Fresh | Class::Settled);
+        if !counts_as_live && !core.space.live.is_marked(word) {
             fail(format_args!(
                 "before the flip: reachable word {:#x} of region {} is not marked",
                 word.0, region.0

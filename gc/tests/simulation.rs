@@ -18,6 +18,7 @@ use std::time::Duration;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner, thread};
+use strikeslip_gc::extent::Extent;
 use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::simulation::SimulatedHeap;
@@ -101,6 +102,7 @@ fn random_options(random: &mut Random) -> HeapOptions {
         verify: VerifyLevel::ALL[random.below(4)],
         automatic: false,
         low_weight_marking: false,
+        young_cycles: !random.one_in(4),
         stress: StressOptions { forced_answers: (!random.one_in(3)).then_some(forced) },
         ..HeapOptions::default()
     }
@@ -144,7 +146,8 @@ fn run(seed: u64) -> (Snapshot, u64) {
         }
         // A mutator that waits in a blocked state has to be chosen too, whatever its priority.
         thread::yield_now();
-        heap.collect(pressures[random.below(4)]);
+        let extent = if random.one_in(2) { Extent::Young } else { Extent::Full };
+        heap.collect(pressures[random.below(4)], extent);
     }
     ended.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().expect("a thread that did not panic"));

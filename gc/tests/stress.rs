@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::roots::{RootPage, RootPageKind};
+use strikeslip_gc::stats::CounterValues;
 
 use toy_embedder::graph::{Graph, Random, Shape, mix};
 use toy_embedder::{Mutator, Toy, layouts};
@@ -33,6 +34,7 @@ fn random_options(random: &mut Random) -> HeapOptions {
         verify: VerifyLevel::ALL[random.below(4)],
         automatic: !random.one_in(4),
         low_weight_marking: random.one_in(2),
+        young_cycles: !random.one_in(4),
         stress: StressOptions { forced_answers: random_answers(random) },
         ..HeapOptions::default()
     }
@@ -105,8 +107,8 @@ impl Shared {
     }
 }
 
-/// One round. Returns cycles and mutator faults.
-fn round(seed: u64, length: Duration) -> (u64, u64) {
+/// One round. Returns what was counted.
+fn round(seed: u64, length: Duration) -> CounterValues {
     let mut random = Random(seed);
     let options = random_options(&mut random);
     let limit = options.limit_bytes;
@@ -139,7 +141,10 @@ fn round(seed: u64, length: Duration) -> (u64, u64) {
         let started = Instant::now();
         let pressures = [Pressure::Normal, Pressure::High, Pressure::Everything];
         while started.elapsed() < length {
-            toy.heap.collect_with(pressures[random.below(3)]);
+            match random.below(6) {
+                nth @ 0..3 => toy.heap.collect_with(pressures[nth]),
+                _ => toy.heap.collect_young(),
+            }
             std::thread::sleep(Duration::from_micros(random.below(3000) as u64));
         }
         ended.store(true, Ordering::Relaxed);
@@ -147,7 +152,7 @@ fn round(seed: u64, length: Duration) -> (u64, u64) {
     let snapshot = toy.heap.snapshot();
     assert!(snapshot.counters.cycles > 0 && steps.into_inner() > 0, "{context}: {snapshot:?}");
     assert!(concurrent || snapshot.counters.mutator_faults == 0, "{context}: faults without userfaultfd");
-    (snapshot.counters.cycles, snapshot.counters.mutator_faults)
+    snapshot.counters
 }
 
 fn run_mutator(toy: &Toy, shared: &Shared, ended: &AtomicBool, steps: &AtomicU64, seed: u64, shape: Shape) {
@@ -185,17 +190,22 @@ fn random_options_and_workloads_agree_with_their_models() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seconds = number("STRIKESLIP_STRESS_SECONDS").unwrap_or(12);
     let mut seed = number("STRIKESLIP_STRESS_SEED").unwrap_or(1);
-    let (mut cycles, mut faults) = (0, 0);
+    let (mut cycles, mut young, mut remembered, mut faults) = (0, 0, 0, 0);
     let started = Instant::now();
     loop {
-        let (more_cycles, more_faults) = round(seed, Duration::from_millis(700));
-        cycles += more_cycles;
-        faults += more_faults;
+        let counters = round(seed, Duration::from_millis(700));
+        cycles += counters.cycles;
+        young += counters.young_cycles;
+        remembered += counters.remembered_slots;
+        faults += counters.mutator_faults;
         seed += 1;
         if started.elapsed() >= Duration::from_secs(seconds) {
             break;
         }
     }
-    println!("{cycles} cycles, {faults} mutator faults, up to seed {seed}");
-    assert!(seconds == 0 || (cycles > 20 && faults > 0), "{cycles} cycles, {faults} faults");
+    let seen = format!(
+        "{cycles} cycles, {young} of them young; {remembered} remembered slots, {faults} mutator faults"
+    );
+    println!("{seen}, up to seed {seed}");
+    assert!(seconds == 0 || (cycles > 20 && young > 0 && remembered > 0 && faults > 0), "{seen}");
 }
