@@ -98,6 +98,9 @@ pub(crate) struct Shared {
     /// MOVEs refuse all others
     #[arg(long, global = true, value_name = "SEED:PER-MILLE[:MOVES]")]
     force_answers: Option<ForcedAnswers>,
+    /// Look at all objects in each cycle, not only at those born since the last one
+    #[arg(long, global = true)]
+    full_cycles: bool,
     /// Also write the report as JSON
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -251,6 +254,7 @@ fn settings(shared: &Shared, heap_bytes: u64, live_bytes: u64) -> Settings {
         workers: shared.workers,
         verify: shared.verify,
         forced_answers: shared.force_answers,
+        young_cycles: !shared.full_cycles,
         plan: Plan {
             mutators: shared.mutators.map_or(MUTATORS, NonZeroUsize::get),
             time: shared.seconds.unwrap_or(SECONDS),

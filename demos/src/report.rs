@@ -60,8 +60,8 @@ fn collector_rows(finished: &Finished, rows: &mut Vec<Row>) {
         None => snapshot.mode.to_owned(),
     };
     push(rows, "mode · delivery", mode);
-    let cycles =
-        format!("{} ({} without flip)", snapshot.counters.cycles, snapshot.counters.cycles_without_flip);
+    let (counters, without) = (&snapshot.counters, snapshot.counters.cycles_without_flip);
+    let cycles = format!("{} ({} young, {without} without flip)", counters.cycles, counters.young_cycles);
     push(rows, "cycles", cycles);
     push(rows, "", "p50 / p99 / max".to_owned());
     push(rows, "stopped (until they may run)", percentiles(&snapshot.stopped_ns));

@@ -21,6 +21,8 @@ pub struct Settings {
     pub verify: VerifyLevel,
     /// Answers of the kernel to force on the collector.
     pub forced_answers: Option<ForcedAnswers>,
+    /// Whether most cycles look only at young objects.
+    pub young_cycles: bool,
     /// How the workload is to run.
     pub plan: Plan,
     /// Whether to show no progress.
@@ -100,6 +102,7 @@ pub fn options(settings: &Settings) -> HeapOptions {
         delivery: settings.delivery,
         workers: settings.workers,
         verify: settings.verify,
+        young_cycles: settings.young_cycles,
         stress: StressOptions { forced_answers: settings.forced_answers },
         ..HeapOptions::default()
     }

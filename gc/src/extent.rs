@@ -47,16 +47,10 @@ impl Generations {
         wanted: Option<Extent>,
         pressure: Pressure,
     ) -> Extent {
-        let extent = if !options.young_cycles || self.must_be_full.load(Ordering::Relaxed) {
-            Extent::Full
-        } else if wanted.is_none()
-            && pressure != Pressure::Normal
-            && self.young_under_pressure.load(Ordering::Relaxed)
-        {
-            Extent::Full
-        } else {
-            wanted.unwrap_or_else(|| self.next(space))
-        };
+        let in_vain = pressure != Pressure::Normal && self.young_under_pressure.load(Ordering::Relaxed);
+        let full =
+            !options.young_cycles || self.must_be_full.load(Ordering::Relaxed) || wanted.is_none() && in_vain;
+        let extent = if full { Extent::Full } else { wanted.unwrap_or_else(|| self.next(space)) };
         self.must_be_full.store(false, Ordering::Relaxed);
         let under_pressure = extent == Extent::Young && pressure != Pressure::Normal;
         self.young_under_pressure.store(under_pressure, Ordering::Relaxed);

@@ -149,7 +149,11 @@ fn forward_slot(space: &Space, slot: WordIndex) -> Option<WordIndex> {
             let start = chunk.first_word().offset(63 - starts.leading_zeros());
             return Some(forward_word(space, start).offset(slot.0 - start.0));
         }
-        assert!(chunk.index() % REGION_CHUNKS > 0, "a live word of region {} has no object", slot.region().0);
+        assert!(
+            !chunk.index().is_multiple_of(REGION_CHUNKS),
+            "a live word of region {} has no object",
+            slot.region().0
+        );
         chunk = crate::address::ChunkIndex(chunk.0 - 1);
         before = u64::MAX;
     }

@@ -313,8 +313,7 @@ impl Space {
         for (nth, region) in run.into_iter().enumerate() {
             free.take(region);
             let usage = if nth == 0 { Use::LargeHead } else { Use::LargeTail };
-            // Large objects never move, so they are candidates for nothing.
-            self.begin_use(region, usage, if class == Class::Fresh { class } else { Class::Settled });
+            self.begin_use(region, usage, class);
             let record = self.regions.record(region);
             record.head.store(head.0, Ordering::Relaxed);
             record.top.store(REGION_BYTES as u32, Ordering::Relaxed);

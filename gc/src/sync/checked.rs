@@ -309,6 +309,13 @@ impl<T: Default> SideTable<T> {
     }
 }
 
+impl<T> SideTable<T> {
+    /// Bytes of the table.
+    pub fn resident_bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+}
+
 impl<T> Deref for SideTable<T> {
     type Target = [T];
 
