@@ -1,4 +1,5 @@
-//! Barrier buffers: what a mutator records comes to the collector, once, and a buffer has one owner.
+//! Barrier buffers: what a mutator records comes to the collector, once, and not before it is true; a buffer has one
+//! owner.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use loom::thread;
 
 use crate::address::WordIndex;
 use crate::barrier::{BUFFER_ENTRIES, BarrierQueues, Recorded, Records};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::model::{assert_finds, check};
 
 struct Exchange {
@@ -81,4 +83,43 @@ fn each_record_is_handed_over_once() {
 #[test]
 fn a_hand_over_beside_its_mutator_is_found() {
     assert_finds("Causality violation", 2, || hand_over(1, false));
+}
+
+/// A mutator records slots and stores into them, while the collector takes buffers and looks at the slots. `early`: a
+/// full buffer is handed over at once.
+fn record_and_store(early: bool) {
+    let exchange = Exchange::new();
+    let slots: Arc<[AtomicU64; BUFFER_ENTRIES + 1]> = Arc::default();
+    let mutator = {
+        let (exchange, slots) = (exchange.clone(), slots.clone());
+        thread::spawn(move || {
+            for (nth, slot) in slots.iter().enumerate() {
+                // SAFETY: only this thread uses the context.
+                unsafe {
+                    exchange.records[0].push(&exchange.queues, Recorded::Slots, WordIndex(nth as u32));
+                    if early && nth + 1 == BUFFER_ENTRIES {
+                        exchange.records[0].hand_over(&exchange.queues);
+                    }
+                }
+                slot.store(1, Ordering::Relaxed);
+            }
+        })
+    };
+    while let Some(buffer) = exchange.queues.take(Recorded::Slots) {
+        for entry in buffer.entries() {
+            assert_eq!(slots[entry.index()].load(Ordering::Relaxed), 1, "a slot was looked at too early");
+        }
+        exchange.queues.give_back(buffer);
+    }
+    mutator.join().unwrap();
+}
+
+#[test]
+fn a_slot_is_not_handed_over_before_its_store() {
+    check(2, || record_and_store(false));
+}
+
+#[test]
+fn handing_over_a_full_buffer_at_once_is_found() {
+    assert_finds("a slot was looked at too early", 2, || record_and_store(true));
 }
