@@ -5,17 +5,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::space::{Errno, Space, Vma};
+use crate::service::Errno;
+use crate::space::{Space, one};
+use crate::vma::Vma;
 
 /// VMAs that are locked.
 #[derive(Debug)]
 pub struct Held {
     /// The destination.
     pub dst: Arc<Vma>,
-    /// The source of a MOVE; may be the destination's VMA.
+    /// The source of a MOVE; may be the destination's VMA, which is locked once then.
     pub src: Option<Arc<Vma>>,
-    /// `mmap_lock` is held, no VMA's own lock is.
-    by_mmap_lock: bool,
+    /// `mmap_lock` is held, no VMA's own lock is (the boolean that v2 passed around).
+    pub by_mmap_lock: bool,
 }
 
 impl Held {
@@ -30,7 +32,8 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// What it is called in tables.
     fn name(&self) -> &'static str;
 
-    /// Locks the VMA of `dst`, and that of `src` for a MOVE.
+    /// Locks the VMA of page `dst`, and that of page `src` for a MOVE. The VMA may lie above the page, and its
+    /// range is not checked.
     ///
     /// # Errors
     /// [`Errno::Missing`] if there is no such VMA.
@@ -64,25 +67,13 @@ pub struct SequenceUnderMmapLock;
 #[derive(Debug)]
 pub struct LockUnderMmapLock;
 
-/// The destination and the source by `find_vma`, which may be above the page: callers check the range.
-fn find_under_mmap_lock(space: &Space, dst: usize, src: Option<usize>) -> Result<Held, Errno> {
-    space.read_lock();
-    let found = (space.find(dst), src.map(|src| space.find(src)));
-    if let (Some(dst), None | Some(Some(_))) = &found {
-        dst.prepare_anon_vma();
-        return Ok(Held { dst: Arc::clone(dst), src: found.1.flatten(), by_mmap_lock: true });
-    }
-    space.read_unlock();
-    Err(Errno::Missing)
-}
-
 impl Policy for MmapLock {
     fn name(&self) -> &'static str {
         "1 mmap_lock"
     }
 
     fn lock(&self, space: &Space, dst: usize, src: Option<usize>) -> Result<Held, Errno> {
-        find_under_mmap_lock(space, dst, src)
+        keep_mmap_lock(space, dst, src)
     }
 }
 
@@ -92,61 +83,8 @@ impl Policy for AttemptOrMmapLock {
     }
 
     fn lock(&self, space: &Space, dst: usize, src: Option<usize>) -> Result<Held, Errno> {
-        // Attempts never wait, so their order does not matter.
-        if let Some(locked) = space.lock_under_rcu(dst) {
-            match src {
-                None => return Ok(Held { dst: locked, src: None, by_mmap_lock: false }),
-                Some(page) if locked.contains(page, 1) => {
-                    let src = Some(Arc::clone(&locked));
-                    return Ok(Held { dst: locked, src, by_mmap_lock: false });
-                }
-                Some(page) => {
-                    if let Some(src) = space.lock_under_rcu(page) {
-                        return Ok(Held { dst: locked, src: Some(src), by_mmap_lock: false });
-                    }
-                    space.end_read(&locked);
-                }
-            }
-        }
-        find_under_mmap_lock(space, dst, src)
+        attempt(space, dst, src).map_or_else(|| keep_mmap_lock(space, dst, src), Ok)
     }
-}
-
-/// The plan of 3 and 4: attempts, then `acquire` for each VMA under `mmap_lock`, which is dropped again.
-fn lock_vmas(
-    space: &Space,
-    dst: usize,
-    src: Option<usize>,
-    acquire: fn(&Space, &Vma),
-) -> Result<Held, Errno> {
-    if let Some(locked) = space.lock_under_rcu(dst) {
-        let same = src.is_none_or(|src| locked.contains(src, 1));
-        if same {
-            let src = src.map(|_| Arc::clone(&locked));
-            return Ok(Held { dst: locked, src, by_mmap_lock: false });
-        }
-        // Only attempted: who waited for mmap_lock here would hold what its writer waits for.
-        if let Some(src) = src.and_then(|src| space.lock_under_rcu(src)) {
-            return Ok(Held { dst: locked, src: Some(src), by_mmap_lock: false });
-        }
-        space.end_read(&locked);
-    }
-    space.read_lock();
-    let found = (space.lookup(dst), src.map(|src| space.lookup(src)));
-    let held = match found {
-        (Some(dst), None) => Some(Held { dst, src: None, by_mmap_lock: false }),
-        (Some(dst), Some(Some(src))) => Some(Held { dst, src: Some(src), by_mmap_lock: false }),
-        _ => None,
-    };
-    if let Some(held) = &held {
-        held.dst.prepare_anon_vma();
-        acquire(space, &held.dst);
-        if let Some(src) = held.other_src() {
-            acquire(space, src);
-        }
-    }
-    space.read_unlock();
-    held.ok_or(Errno::Missing)
 }
 
 impl Policy for SequenceUnderMmapLock {
@@ -155,10 +93,15 @@ impl Policy for SequenceUnderMmapLock {
     }
 
     fn lock(&self, space: &Space, dst: usize, src: Option<usize>) -> Result<Held, Errno> {
-        // The flaw: the answer is not looked at.
-        lock_vmas(space, dst, src, |space, vma| {
-            let _ = space.start_read(vma);
-        })
+        attempt(space, dst, src).map_or_else(
+            || {
+                drop_mmap_lock(space, dst, src, |vma| {
+                    // The flaw: it can fail, and nobody looks.
+                    let _ = space.start_read(vma);
+                })
+            },
+            Ok,
+        )
     }
 }
 
@@ -168,35 +111,70 @@ impl Policy for LockUnderMmapLock {
     }
 
     fn lock(&self, space: &Space, dst: usize, src: Option<usize>) -> Result<Held, Errno> {
-        lock_vmas(space, dst, src, |_, vma| vma.lock.down_read())
+        attempt(space, dst, src)
+            .map_or_else(|| drop_mmap_lock(space, dst, src, |vma| vma.lock().down_read()), Ok)
     }
 }
 
-/// MOVE as in v4 of the series: the whole of the second proposal for each VMA in turn. It waits for `mmap_lock` with
-/// a VMA locked, which the writer that holds `mmap_lock` waits for. v5 attempts the second VMA only.
-#[derive(Debug)]
-pub struct LockEachInTurn;
-
-impl Policy for LockEachInTurn {
-    fn name(&self) -> &'static str {
-        "4 for each VMA in turn"
-    }
-
-    fn lock(&self, space: &Space, dst: usize, src: Option<usize>) -> Result<Held, Errno> {
-        let mut held = LockUnderMmapLock.lock(space, dst, None)?;
-        if let Some(page) = src {
-            if held.dst.contains(page, 1) {
-                held.src = Some(Arc::clone(&held.dst));
-            } else {
-                match LockUnderMmapLock.lock(space, page, None) {
-                    Ok(source) => held.src = Some(source.dst),
-                    Err(error) => {
-                        self.unlock(space, held);
-                        return Err(error);
-                    }
-                }
+/// Both VMAs without `mmap_lock`, or none. Attempts never wait, so their order does not matter. If one fails, the
+/// other is released: who waited for `mmap_lock` with it would hold what the lock's writer may wait for.
+fn attempt(space: &Space, dst: usize, src: Option<usize>) -> Option<Held> {
+    let locked = space.lock_under_rcu(dst)?;
+    let src = match src {
+        None => None,
+        Some(page) if locked.contains(&one(page)) => Some(Arc::clone(&locked)),
+        Some(page) => {
+            let other = space.lock_under_rcu(page);
+            if other.is_none() {
+                space.end_read(&locked);
             }
+            Some(other?)
         }
-        Ok(held)
+    };
+    Some(Held { dst: locked, src, by_mmap_lock: false })
+}
+
+/// Both VMAs by `find_vma`, and `mmap_lock` kept.
+fn keep_mmap_lock(space: &Space, dst: usize, src: Option<usize>) -> Result<Held, Errno> {
+    space.read_lock();
+    let found = find_both(dst, src, |page| space.find(page));
+    match &found {
+        Some((dst, _)) => space.prepare_anon_vma(dst),
+        None => space.read_unlock(),
     }
+    let (dst, src) = found.ok_or(Errno::Missing)?;
+    Ok(Held { dst, src, by_mmap_lock: true })
+}
+
+/// Both VMAs by `vma_lookup`, each locked by `acquire` under `mmap_lock`, which is dropped again. While it is held
+/// no writer waits for a VMA, so `acquire` may wait, in any order.
+fn drop_mmap_lock(
+    space: &Space,
+    dst: usize,
+    src: Option<usize>,
+    acquire: impl Fn(&Vma),
+) -> Result<Held, Errno> {
+    space.read_lock();
+    let found = find_both(dst, src, |page| space.lookup(page));
+    let held = found.map(|(dst, src)| Held { dst, src, by_mmap_lock: false });
+    if let Some(held) = &held {
+        space.prepare_anon_vma(&held.dst);
+        acquire(&held.dst);
+        if let Some(src) = held.other_src() {
+            acquire(src);
+        }
+    }
+    space.read_unlock();
+    held.ok_or(Errno::Missing)
+}
+
+type Both = (Arc<Vma>, Option<Arc<Vma>>);
+
+fn find_both(dst: usize, src: Option<usize>, find: impl Fn(usize) -> Option<Arc<Vma>>) -> Option<Both> {
+    let dst = find(dst)?;
+    let src = match src {
+        Some(page) => Some(find(page)?),
+        None => None,
+    };
+    Some((dst, src))
 }
