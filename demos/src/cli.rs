@@ -13,6 +13,7 @@ use strikeslip::{Delivery, ForcedAnswers, HeapError, Mode, VerifyLevel};
 
 use crate::churn::Churn;
 use crate::corpus::{Corpus, Directory, Embedded, ORIGINAL, ScanError, Skipped};
+use crate::doctor::Conformance;
 use crate::index::{IndexJob, LiveEstimate};
 use crate::json::{Output, Report, WriteError};
 use crate::report::screen;
@@ -64,7 +65,11 @@ enum Command {
     /// Show what per-VMA locks buy: compaction and single page operations beside threads that storm mmap_lock
     Contention(contention::cli::Arguments),
     /// Say what this machine offers and what the collector would choose
-    Doctor,
+    Doctor {
+        /// Instead, try each rule of the page operations on the running kernel; a difference is exit code 1
+        #[arg(long)]
+        conformance: bool,
+    },
 }
 
 /// What all commands take.
@@ -131,6 +136,8 @@ enum Error {
     Failure(#[from] Failure),
     #[error("{0}")]
     Contention(#[from] contention::cli::Error),
+    #[error("this kernel differs from what the collector expects in {0} rules")]
+    Different(usize),
     #[error("{0} wrong results, for example: {1}")]
     Wrong(u64, String),
 }
@@ -143,7 +150,7 @@ impl Error {
                 2
             }
             Self::Contention(error) => error.exit_code(),
-            Self::Failure(_) | Self::Wrong(..) => 1,
+            Self::Failure(_) | Self::Different(_) | Self::Wrong(..) => 1,
         }
     }
 }
@@ -191,7 +198,18 @@ fn dispatch(arguments: &Arguments) -> Result<(), Error> {
             run_and_report(&Churn, &settings(shared, heap, live_bytes), output, None)
         }
         Some(Command::Contention(arguments)) => Ok(contention::cli::run(arguments, shared, output)?),
-        Some(Command::Doctor) => {
+        Some(Command::Doctor { conformance: true }) => {
+            let conformance = Conformance::examine();
+            if !shared.quiet {
+                print!("{conformance}");
+            }
+            output.map_or(Ok(()), |output| output.write(&conformance))?;
+            match conformance.different() {
+                0 => Ok(()),
+                rules => Err(Error::Different(rules)),
+            }
+        }
+        Some(Command::Doctor { conformance: false }) => {
             let heap = shared.heap.unwrap_or(CHURN_HEAP_BYTES);
             let findings = doctor::examine(&settings(shared, heap, heap / 2));
             if !shared.quiet {

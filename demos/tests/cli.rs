@@ -178,3 +178,21 @@ fn the_screen_shows_both_runs() {
         assert!(text.lines().any(|line| line.starts_with(label)), "{label} in:\n{text}");
     }
 }
+
+#[test]
+fn the_doctor_tries_the_rules_of_the_page_operations() {
+    let scratch = Scratch::new("conformance");
+    let file = scratch.path("conformance.json");
+    let arguments = ["doctor", "--conformance", "--json", file.to_str().expect("UTF-8")];
+    let output = strikeslip(&arguments);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{table}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(file).expect("a report")).expect("JSON");
+    let rules = report["rules"].as_array().expect("a list of rules");
+    assert!(rules.len() > 40 && rules.iter().any(|rule| rule["verdict"] == "as-expected"));
+    for rule in rules {
+        let condition = rule["condition"].as_str().expect("a condition");
+        assert!(table.contains(condition), "{condition}: {table}");
+        assert_ne!(rule["verdict"], "different", "{rule}");
+    }
+}

@@ -16,6 +16,7 @@ use strikeslip::gc::sys::sched::thread_id;
 use strikeslip::{Array, Heap, HeapOptions, Local, Mode, Mutator, OutOfMemory, Words};
 
 use super::figures::{Compaction, Latency, Traced};
+use super::prober::voluntary_switches;
 use super::queue_lock::QueueLock;
 use super::storms::{Running, Storm};
 use super::threads::{self, Group};
@@ -59,12 +60,20 @@ struct Recorder {
     copy: LatencyHistogram,
     moved: LatencyHistogram,
     register: LatencyHistogram,
+    /// COPY, MOVE and ZEROPAGE together, and those of them in which the thread slept.
+    installing: LatencyHistogram,
+    slept: LatencyHistogram,
     fault: LatencyHistogram,
     pause: LatencyHistogram,
     operation: LatencyHistogram,
     mismatches: AtomicU64,
     model: Option<Arc<QueueLock>>,
     watch: Mutex<Option<Watch>>,
+}
+
+/// Whether the operation takes the lock of one mapping (before Linux 6.9, `mmap_lock`).
+const fn is_installing(call: KernelCall) -> bool {
+    matches!(call, KernelCall::Copy | KernelCall::Move | KernelCall::Zeropage)
 }
 
 /// What is sampled at both ends of a compaction.
@@ -84,8 +93,7 @@ impl Recorder {
 
     /// The model's lock, if this operation would take it.
     fn lock_of(&self, call: KernelCall) -> Option<&QueueLock> {
-        let installs = matches!(call, KernelCall::Copy | KernelCall::Move | KernelCall::Zeropage);
-        self.model.as_deref().filter(|_| installs)
+        self.model.as_deref().filter(|_| is_installing(call))
     }
 
     fn watched(&self, act: impl FnOnce(&mut Watch)) {
@@ -99,15 +107,23 @@ impl Recorder {
 }
 
 impl PageObserver for Recorder {
-    fn operation_begins(&self, call: KernelCall) {
+    fn operation_begins(&self, call: KernelCall) -> u64 {
+        let switches = voluntary_switches().unwrap_or(0);
         if let Some(lock) = self.lock_of(call) {
             lock.read();
         }
+        switches
     }
 
-    fn operation_ended(&self, call: KernelCall, _bytes: usize, took: Duration) {
+    fn operation_ended(&self, call: KernelCall, switches: u64, took: Duration) {
         if let Some(lock) = self.lock_of(call) {
             lock.read_done();
+        }
+        if is_installing(call) && self.on.load(Ordering::Relaxed) {
+            self.installing.record_duration(took);
+            if voluntary_switches().is_ok_and(|now| now > switches) {
+                self.slept.record_duration(took);
+            }
         }
         match call {
             KernelCall::Copy => self.record(&self.copy, took),
@@ -189,23 +205,32 @@ pub(super) fn run(setting: &Setting<'_>) -> Result<Compaction, Failure> {
         (running.join(), driven)
     });
     mutated.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let (storm_operations, traced) = driven?;
+    let driven = driven?;
     let waited = setting.model.zip(waited_before).map(|(lock, before)| lock.waited_ns() - before);
-    Ok(figures(&recorder, storm_operations, traced, waited))
+    Ok(figures(&recorder, driven, waited))
 }
 
-/// Collects again and again while the storm rages. Operations of the storm, and what was traced.
+/// What the driver saw.
+#[derive(Debug, Default)]
+struct Driven {
+    storm_operations: u64,
+    discards: u64,
+    /// Of collector and mutators.
+    traced: Option<[Traced; 2]>,
+}
+
+/// Collects again and again while the storm rages.
 fn drive(
     setting: &Setting<'_>,
     heap: &Heap,
     recorder: &Recorder,
     stage: &Stage,
     meter: &Meter,
-) -> Result<(u64, Option<[Traced; 2]>), Failure> {
+) -> Result<Driven, Failure> {
     let options = setting.options;
     while stage.ready.load(Ordering::Relaxed) < options.mutators {
         if meter.failed() {
-            return Ok((0, None));
+            return Ok(Driven::default());
         }
         thread::sleep(Duration::from_millis(1));
     }
@@ -222,6 +247,7 @@ fn drive(
         tracer: tracer.cloned(),
     });
     let (end, before) = (Instant::now() + setting.time, storm.operations());
+    let discards_before = discards(heap);
     recorder.on.store(true, Ordering::Relaxed);
     loop {
         heap.collect();
@@ -234,15 +260,20 @@ fn drive(
         return Err(Failure::Storm(std::io::Error::other("the system refuses what the storm does")));
     }
     let counts = tracer.and_then(|tracer| tracer.counts(&groups).ok());
-    Ok((storm.operations() - before, counts.and_then(|counts| counts.try_into().ok())))
+    Ok(Driven {
+        storm_operations: storm.operations() - before,
+        discards: discards(heap) - discards_before,
+        traced: counts.and_then(|counts| counts.try_into().ok()),
+    })
 }
 
-fn figures(
-    recorder: &Recorder,
-    storm_operations: u64,
-    traced: Option<[Traced; 2]>,
-    model_wait_ns: Option<u64>,
-) -> Compaction {
+/// Calls so far by which the heap gave memory back.
+fn discards(heap: &Heap) -> u64 {
+    heap.snapshot().ioctls.iter().filter(|call| call.call == "discard").map(|call| call.count).sum()
+}
+
+fn figures(recorder: &Recorder, driven: Driven, model_wait_ns: Option<u64>) -> Compaction {
+    let Driven { storm_operations, discards, traced } = driven;
     let watch = recorder.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (collector, mutators) =
         watch.map(|watch| (watch.collector.total(), watch.mutators.total())).unwrap_or_default();
@@ -254,6 +285,10 @@ fn figures(
         copy_ns: Latency::of(&recorder.copy),
         move_ns: Latency::of(&recorder.moved),
         register_ns: Latency::of(&recorder.register),
+        page_operations: recorder.installing.percentiles().count,
+        page_operations_slept: recorder.slept.percentiles().count,
+        page_operations_slept_ns: recorder.slept.percentiles().sum,
+        discards,
         fault_ns: Latency::of(&recorder.fault),
         pause_ns: Latency::of(&recorder.pause),
         mutator_operation_ns: Latency::of(&recorder.operation),

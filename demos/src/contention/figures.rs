@@ -97,6 +97,15 @@ figures! {
         move_ns: Latency,
         /// `UFFDIO_REGISTER` and `UFFDIO_UNREGISTER`, which take `mmap_lock` for writing on every kernel.
         register_ns: Latency,
+        /// `UFFDIO_COPY`, `UFFDIO_MOVE` and `UFFDIO_ZEROPAGE`, by collector threads and mutators ..
+        page_operations: u64,
+        /// .. those of them in which the thread slept (a voluntary context switch) ..
+        page_operations_slept: u64,
+        /// .. and how long these took.
+        page_operations_slept_ns: u64,
+        /// `madvise(MADV_DONTNEED)` of the heap's memory, which takes `mmap_lock` too where mappings are registered,
+        /// and before Linux 6.17 everywhere.
+        discards: u64,
         /// Mutators' faults, all paths, in the handler.
         fault_ns: Latency,
         /// Pauses, until the last mutator runs again.

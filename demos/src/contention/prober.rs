@@ -221,7 +221,7 @@ impl Run<'_> {
 }
 
 /// Voluntary switches of this thread: exact, and cheap to ask for.
-fn voluntary_switches() -> io::Result<u64> {
+pub(super) fn voluntary_switches() -> io::Result<u64> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
     u64::try_from(usage.voluntary_context_switches()).map_err(io::Error::other)
 }

@@ -97,10 +97,14 @@ impl Table<'_> {
     fn heap(&mut self) {
         let modes = self.report.storms.first().into_iter().flat_map(|storm| &storm.compaction);
         let modes: Vec<_> = modes.map(|mode| mode.of).collect();
-        let rows: [Row<Compaction>; 13] = [
+        let rows: [Row<Compaction>; 15] = [
             ("cycles", |figures| Some(figures.cycles.to_string())),
             ("compaction, p50", |figures| Some(time(figures.compaction_ns.p50))),
             ("compaction, max", |figures| Some(time(figures.compaction_ns.max))),
+            ("asleep in COPY, MOVE, ZEROPAGE", |figures| {
+                let asleep = figures.page_operations_slept_ns as f64;
+                Some(format!("{:.1} %", 100.0 * asleep / figures.compaction_total_ns.max(1) as f64))
+            }),
             ("collector asleep in compaction", |figures| {
                 share(&figures.collector, figures.collector_traced.as_ref())
             }),
@@ -111,6 +115,9 @@ impl Table<'_> {
                 let both = [figures.collector_traced.as_ref()?, figures.mutators_traced.as_ref()?];
                 let acquired: u64 = both.iter().map(|traced| traced.acquisitions()).sum();
                 Some((acquired / figures.cycles.max(1)).to_string())
+            }),
+            ("gives memory back (mmap_lock)", |figures| {
+                Some((figures.discards / figures.cycles.max(1)).to_string())
             }),
             ("COPY, p50", |figures| if_any(&figures.copy_ns, figures.copy_ns.p50)),
             ("COPY, p99", |figures| if_any(&figures.copy_ns, figures.copy_ns.p99)),

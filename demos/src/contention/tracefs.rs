@@ -115,7 +115,9 @@ fn remove_stale(instances: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let process = name.to_str().and_then(|name| name.strip_prefix(INSTANCE));
-        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+        if process.is_some_and(|process| {
+            process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists()
+        }) {
             // Whoever is faster, it is gone.
             let _ = fs::remove_dir(entry.path());
         }

@@ -13,6 +13,8 @@ use std::io;
 
 use crate::address::{FromAddress, ToAddress};
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod forced;
 #[doc(hidden)]
 pub mod ioctls;

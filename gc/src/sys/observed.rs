@@ -19,10 +19,12 @@ use crate::stats::KernelCall;
 /// The methods run in signal handlers, on the thread that makes the call: they neither allocate nor take a lock
 /// that what they interrupt could hold, and leave `errno` as it was.
 pub trait PageObserver: Send + Sync + fmt::Debug {
-    /// An operation is about to be asked for.
-    fn operation_begins(&self, _call: KernelCall) {}
-    /// It was answered, so long after [`Self::operation_begins`] was called.
-    fn operation_ended(&self, _call: KernelCall, _bytes: usize, _took: Duration) {}
+    /// An operation is about to be asked for. What this returns comes back at its end.
+    fn operation_begins(&self, _call: KernelCall) -> u64 {
+        0
+    }
+    /// It was answered, so long after [`Self::operation_begins`] was called, which returned `note`.
+    fn operation_ended(&self, _call: KernelCall, _note: u64, _took: Duration) {}
 }
 
 /// The service that is observed.
@@ -39,42 +41,42 @@ impl Observed {
         Self { inner, observer }
     }
 
-    fn observe<R>(&self, call: KernelCall, bytes: usize, operation: impl FnOnce() -> R) -> R {
+    fn observe<R>(&self, call: KernelCall, operation: impl FnOnce() -> R) -> R {
         let begin = Instant::now();
-        self.observer.operation_begins(call);
+        let note = self.observer.operation_begins(call);
         let answer = operation();
-        self.observer.operation_ended(call, bytes, begin.elapsed());
+        self.observer.operation_ended(call, note, begin.elapsed());
         answer
     }
 }
 
 impl PageService for Observed {
     fn register(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
-        self.observe(KernelCall::Register, bytes, || self.inner.register(start, bytes))
+        self.observe(KernelCall::Register, || self.inner.register(start, bytes))
     }
 
     fn try_register(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
-        self.observe(KernelCall::Register, bytes, || self.inner.try_register(start, bytes))
+        self.observe(KernelCall::Register, || self.inner.try_register(start, bytes))
     }
 
     fn unregister(&self, start: ToAddress, bytes: usize) -> io::Result<()> {
-        self.observe(KernelCall::Unregister, bytes, || self.inner.unregister(start, bytes))
+        self.observe(KernelCall::Unregister, || self.inner.unregister(start, bytes))
     }
 
     fn copy(&self, to: ToAddress, from: FromAddress, bytes: usize) -> Install {
-        self.observe(KernelCall::Copy, bytes, || self.inner.copy(to, from, bytes))
+        self.observe(KernelCall::Copy, || self.inner.copy(to, from, bytes))
     }
 
     fn zero(&self, to: ToAddress, bytes: usize) -> Install {
-        self.observe(KernelCall::Zeropage, bytes, || self.inner.zero(to, bytes))
+        self.observe(KernelCall::Zeropage, || self.inner.zero(to, bytes))
     }
 
     fn move_pages(&self, to: ToAddress, from: FromAddress, bytes: usize) -> Install {
-        self.observe(KernelCall::Move, bytes, || self.inner.move_pages(to, from, bytes))
+        self.observe(KernelCall::Move, || self.inner.move_pages(to, from, bytes))
     }
 
     fn wake(&self, start: ToAddress, bytes: usize) {
-        self.observe(KernelCall::Wake, bytes, || self.inner.wake(start, bytes));
+        self.observe(KernelCall::Wake, || self.inner.wake(start, bytes));
     }
 
     fn schedule(&self) -> Option<&dyn Schedule> {
@@ -100,11 +102,12 @@ mod tests {
     }
 
     impl PageObserver for Notes {
-        fn operation_begins(&self, call: KernelCall) {
+        fn operation_begins(&self, call: KernelCall) -> u64 {
             self.note("begins", call);
+            call as u64 + 7
         }
-        fn operation_ended(&self, call: KernelCall, bytes: usize, _took: Duration) {
-            assert_eq!(bytes, PAGE_BYTES);
+        fn operation_ended(&self, call: KernelCall, note: u64, _took: Duration) {
+            assert_eq!(note, call as u64 + 7);
             self.note("ended", call);
         }
     }
