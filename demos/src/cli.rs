@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use strikeslip::{Delivery, ForcedAnswers, HeapError, Mode, VerifyLevel};
+use strikeslip::{Delivery, ForcedAnswers, HeapError, Mode, StressModes, VerifyLevel};
 
 use crate::churn::Churn;
 use crate::corpus::{Corpus, Directory, Embedded, ORIGINAL, ScanError, Skipped};
@@ -96,7 +96,8 @@ pub(crate) struct Shared {
     /// Seed of everything random; the same seed gives the same checksum
     #[arg(long, global = true, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// What the verifier checks: off, cheap, reachable or shadow
+    /// What the verifier checks in every cycle: off, or a level from 0 to 5 (headers, spaces, roots, reachable,
+    /// live-map, shadow), each with those before it
     #[arg(long, global = true, default_value = "off", value_name = "LEVEL")]
     verify: VerifyLevel,
     /// Force rare answers of the kernel, to test the collector: so many of 1000 requests, and after so many
@@ -106,6 +107,10 @@ pub(crate) struct Shared {
     /// Look at all objects in each cycle, not only at those born since the last one
     #[arg(long, global = true)]
     full_cycles: bool,
+    /// Make the collector's life harder, to test it: stress modes with commas between them (collect-allocations[:N],
+    /// yields, poison-freed, ..; ARCHITECTURE.md has them all)
+    #[arg(long, global = true, value_name = "LIST")]
+    stress: Option<StressModes>,
     /// Also write the report as JSON
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -273,6 +278,7 @@ fn settings(shared: &Shared, heap_bytes: u64, live_bytes: u64) -> Settings {
         verify: shared.verify,
         forced_answers: shared.force_answers,
         young_cycles: !shared.full_cycles,
+        stress: shared.stress.unwrap_or_default(),
         plan: Plan {
             mutators: shared.mutators.map_or(MUTATORS, NonZeroUsize::get),
             time: shared.seconds.unwrap_or(SECONDS),

@@ -13,6 +13,7 @@ use serde::Serialize;
 use strikeslip::gc::stats::{
     CallCount, CounterValues, FaultPathStatistics, Memory, Percentiles, PhaseStatistics,
 };
+use strikeslip::gc::stress::StressCount;
 
 use crate::corpus::Skipped;
 use crate::noise::Noise;
@@ -47,6 +48,7 @@ struct RunReport<'a> {
     bytes: BytesReport,
     ioctls: &'a [CallCount],
     forced_answers: &'a [CallCount],
+    stress: &'a [StressCount],
     counters: CounterValues,
     memory: Memory,
     live_bytes: u64,
@@ -133,6 +135,7 @@ impl<'a> RunReport<'a> {
             },
             ioctls: &snapshot.ioctls,
             forced_answers: &snapshot.forced_answers,
+            stress: &snapshot.stress,
             counters,
             memory: snapshot.memory,
             live_bytes: snapshot.memory.live_bytes,

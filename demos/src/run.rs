@@ -1,7 +1,8 @@
 //! Runs a workload on a heap of its own, once or beside a stop-the-world run for comparison.
 
 use strikeslip::{
-    Delivery, ForcedAnswers, Heap, HeapError, HeapOptions, Mode, Snapshot, StressOptions, VerifyLevel,
+    Delivery, ForcedAnswers, Heap, HeapError, HeapOptions, Mode, Snapshot, StressModes, StressOptions,
+    VerifyLevel,
 };
 
 use crate::noise::{Monitor, Noise};
@@ -23,6 +24,8 @@ pub struct Settings {
     pub forced_answers: Option<ForcedAnswers>,
     /// Whether most cycles look only at young objects.
     pub young_cycles: bool,
+    /// Stress modes.
+    pub stress: StressModes,
     /// How the workload is to run.
     pub plan: Plan,
     /// Whether to show no progress.
@@ -103,7 +106,7 @@ pub fn options(settings: &Settings) -> HeapOptions {
         workers: settings.workers,
         verify: settings.verify,
         young_cycles: settings.young_cycles,
-        stress: StressOptions { forced_answers: settings.forced_answers },
+        stress: StressOptions { forced_answers: settings.forced_answers, modes: settings.stress },
         ..HeapOptions::default()
     }
 }

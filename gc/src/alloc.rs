@@ -149,5 +149,5 @@ pub fn allocate_large(space: &Space, header: Header, bytes: usize) -> Option<ToA
 /// Bytes of the largest object a heap with this limit can hold.
 #[must_use]
 pub fn largest_object(space: &Space) -> usize {
-    (space.limit() * REGION_BYTES).min(WINDOW_BYTES)
+    (space.most_limit() * REGION_BYTES).min(WINDOW_BYTES)
 }

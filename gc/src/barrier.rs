@@ -146,8 +146,10 @@ pub fn is_white(regions: &Regions, live: &LiveMap, object: WordIndex) -> bool {
 }
 
 /// Exchange of buffers between mutators and the collector.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BarrierQueues {
+    /// Most slots that are recorded for one region.
+    slots_max: u32,
     shades: SegQueue<Box<Buffer>>,
     slots: SegQueue<Box<Buffer>>,
     remembered: SegQueue<Box<Buffer>>,
@@ -166,7 +168,26 @@ pub enum Recorded {
     Remembered,
 }
 
+impl Default for BarrierQueues {
+    fn default() -> Self {
+        Self::new(false)
+    }
+}
+
 impl BarrierQueues {
+    /// Empty queues. If lists of slots `overflow`, no slot is recorded.
+    #[must_use]
+    pub fn new(overflow: bool) -> Self {
+        Self {
+            slots_max: if overflow { 0 } else { REGION_SLOTS_MAX },
+            shades: SegQueue::default(),
+            slots: SegQueue::default(),
+            remembered: SegQueue::default(),
+            empty: SegQueue::default(),
+            overflowed: SegQueue::default(),
+        }
+    }
+
     const fn queue(&self, kind: Recorded) -> &SegQueue<Box<Buffer>> {
         match kind {
             Recorded::Shades => &self.shades,
@@ -219,7 +240,7 @@ impl BarrierQueues {
         // Counts may lose updates to a race; they steer costs, not correctness.
         incoming.store(incoming.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         let recorded = record.slots.load(Ordering::Relaxed);
-        if recorded >= REGION_SLOTS_MAX {
+        if recorded >= self.slots_max {
             self.overflow(space, slot_region);
             return false;
         }

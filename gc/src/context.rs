@@ -16,12 +16,16 @@ use std::sync::Arc;
 use crate::address::{ToAddress, WordIndex};
 use crate::alloc::{allocate_large, largest_object};
 use crate::barrier::{Barrier, Recorded, Records, is_white, shade_both};
+use crate::control::Request;
 use crate::core::Core;
 use crate::error::AllocError;
+use crate::events::Trigger;
 use crate::geometry::{LARGE_OBJECT_BYTES, REGION_BYTES, WORD_BYTES};
 use crate::layout::Header;
+use crate::plan::Pressure;
 use crate::region::Class;
 use crate::remembered;
+use crate::stress::{AtAllocation, StressMode};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Why an allocation could not be satisfied at once.
@@ -40,6 +44,8 @@ pub struct MemoryNeed {
     pub(crate) bytes: usize,
     /// Cycles that had begun when the allocation failed.
     pub(crate) cycles_begun: u64,
+    /// Not for memory, but for a cycle that begins afterwards.
+    pub(crate) for_cycle: bool,
 }
 
 /// What the collector keeps for one mutator.
@@ -50,6 +56,8 @@ pub struct MutatorContext {
     /// Where the current buffer began (statistics).
     begin: Cell<usize>,
     barrier: Cell<Barrier>,
+    /// A stress mode had the last allocation wait for a cycle: its next attempt goes on.
+    waited: Cell<bool>,
     records: Records,
 }
 
@@ -69,6 +77,7 @@ impl MutatorContext {
             limit: Cell::new(0),
             begin: Cell::new(0),
             barrier: Cell::new(core.barrier_now()),
+            waited: Cell::new(false),
             records: Records::new(&core.barrier),
             core,
         }
@@ -82,18 +91,25 @@ impl MutatorContext {
     #[inline]
     pub fn allocate(&self, header: Header, bytes: usize) -> Result<ToAddress, Exhausted> {
         debug_assert!(bytes == header.object_bytes());
-        let start = self.cursor.get();
-        if bytes <= self.limit.get() - start {
-            self.cursor.set(start + bytes);
-            return Ok(begin_object(ToAddress::new(start), header));
+        if bytes <= self.limit.get() - self.cursor.get() {
+            return Ok(self.take(header, bytes));
         }
         self.allocate_slow(header, bytes)
+    }
+
+    /// Begins an object in the buffer, which has room for it.
+    #[inline]
+    fn take(&self, header: Header, bytes: usize) -> ToAddress {
+        let start = self.cursor.get();
+        self.cursor.set(start + bytes);
+        begin_object(ToAddress::new(start), header)
     }
 
     #[cold]
     #[inline(never)]
     fn allocate_slow(&self, header: Header, bytes: usize) -> Result<ToAddress, Exhausted> {
         let core = &*self.core;
+        self.stress_allocation(bytes)?;
         let address = if bytes > LARGE_OBJECT_BYTES {
             if bytes > largest_object(&core.space) {
                 return Err(Exhausted::Never(self.too_large(bytes)));
@@ -108,8 +124,8 @@ impl MutatorContext {
             core.consider_cycle();
             address
         } else {
-            return match self.refill(core.options.buffer_bytes) {
-                Some(()) => self.allocate(header, bytes),
+            return match self.refill(bytes.max(core.refill_bytes)) {
+                Some(()) => Ok(self.take(header, bytes)),
                 None => Err(self.exhausted(bytes)),
             };
         };
@@ -131,6 +147,7 @@ impl MutatorContext {
             }
             return Ok(address);
         }
+        self.stress_allocation(bytes)?;
         self.core.stats.counters.allocated_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let address = self.core.shared.pinned.cut(&self.core.space, bytes);
         self.core.consider_cycle();
@@ -160,8 +177,29 @@ impl MutatorContext {
         if bytes > LARGE_OBJECT_BYTES {
             return Err(Exhausted::Never(AllocError::TooLarge { bytes, most: LARGE_OBJECT_BYTES }));
         }
+        self.stress_allocation(bytes)?;
         let bytes = bytes.next_multiple_of(WORD_BYTES);
-        self.refill(bytes.max(self.core.options.buffer_bytes)).ok_or_else(|| self.exhausted(bytes))
+        self.refill(bytes.max(self.core.refill_bytes)).ok_or_else(|| self.exhausted(bytes))
+    }
+
+    /// What stress modes have an allocation on the slow path do first.
+    fn stress_allocation(&self, bytes: usize) -> Result<(), Exhausted> {
+        if self.waited.replace(false) || self.core.never_collects() {
+            return Ok(());
+        }
+        match self.core.stress().at_allocation() {
+            AtAllocation::GoOn => Ok(()),
+            AtAllocation::AskForCycle => {
+                let (trigger, pressure) = (Trigger::Explicit, Pressure::High);
+                self.core.control.request(Request { trigger, pressure, extent: None });
+                Ok(())
+            }
+            AtAllocation::WaitForCycle => {
+                self.waited.set(true);
+                let cycles_begun = self.core.cycles_begun();
+                Err(Exhausted::Wait(MemoryNeed { bytes, cycles_begun, for_cycle: true }))
+            }
+        }
     }
 
     /// Whether this mutator's stores take part in marking.
@@ -278,6 +316,7 @@ impl MutatorContext {
     /// Cuts a new buffer.
     fn refill(&self, bytes: usize) -> Option<()> {
         self.retire_buffer();
+        let _ = self.core.stress().acts(StressMode::OneObjectBuffers);
         let start = self.core.shared.small.cut(&self.core.space, bytes);
         self.core.consider_cycle();
         let start = start?.get();
@@ -285,6 +324,11 @@ impl MutatorContext {
         self.cursor.set(start);
         self.limit.set(start + bytes);
         Some(())
+    }
+
+    /// The addresses of the buffer's free part.
+    pub(crate) fn buffer(&self) -> std::ops::Range<usize> {
+        self.cursor.get()..self.limit.get()
     }
 
     /// Gives up the rest of the buffer, so that its region can be walked.
@@ -317,7 +361,7 @@ impl MutatorContext {
         if self.core.never_collects() {
             return Exhausted::Never(AllocError::HeapLimit { bytes, limit });
         }
-        Exhausted::Wait(MemoryNeed { bytes, cycles_begun: self.core.cycles_begun() })
+        Exhausted::Wait(MemoryNeed { bytes, cycles_begun: self.core.cycles_begun(), for_cycle: false })
     }
 
     #[cold]

@@ -75,6 +75,8 @@ pub struct Control {
     urgent: AtomicBool,
     /// When the verifier last asked for a stop.
     verification: Mutex<Option<Instant>>,
+    /// Cycles follow one another without being asked for (a stress mode).
+    restless: bool,
 }
 
 /// What the controller is to do next.
@@ -101,7 +103,14 @@ impl Control {
             occupancy_requested: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             verification: Mutex::new(None),
+            restless: false,
         }
+    }
+
+    /// The same, with cycles that follow one another without being asked for, if `restless`.
+    #[must_use]
+    pub fn with_restlessness(self, restless: bool) -> Self {
+        Self { restless, ..self }
     }
 
     /// Whether a mutator waits for memory.
@@ -194,12 +203,25 @@ impl Control {
         space: &Space,
         need: MemoryNeed,
     ) -> Option<Result<(), AllocError>> {
+        if need.for_cycle {
+            if state.completed > need.cycles_begun || state.stopping {
+                return Some(Ok(()));
+            }
+            if state.begun <= need.cycles_begun && state.requested.is_none() {
+                let request = Request { trigger: Trigger::Explicit, pressure: Pressure::High, extent: None };
+                self.raise(state, request);
+            }
+            return None;
+        }
         let regions = need.bytes.div_ceil(REGION_BYTES);
         if space.has_run(regions) {
             // Compaction gives memory back, or ends: no cycle needs to be asked for.
             return if space.waits_for_compaction(regions) { None } else { Some(Ok(())) };
         }
         if state.completed_under_pressure >= need.cycles_begun + CYCLES_BEFORE_LIMIT {
+            if space.loosen_limit(regions) {
+                return None;
+            }
             let limit = space.limit() * REGION_BYTES;
             return Some(Err(AllocError::HeapLimit { bytes: need.bytes, limit }));
         }
@@ -215,7 +237,8 @@ impl Control {
             if state.stopping {
                 return Order::Stop;
             }
-            if let Some(request) = state.requested.take() {
+            let restless = Request { trigger: Trigger::Explicit, pressure: Pressure::High, extent: None };
+            if let Some(request) = state.requested.take().or_else(|| self.restless.then_some(restless)) {
                 state.begun += 1;
                 self.begun.store(state.begun, Ordering::Relaxed);
                 return Order::Collect(request);

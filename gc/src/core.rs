@@ -18,6 +18,7 @@ use crate::roots::RootSpace;
 use crate::serve::Serving;
 use crate::space::Space;
 use crate::stats::Statistics;
+use crate::stress::{Stress, StressMode};
 
 /// The heap's parts. One for each heap, shared by its handles, contexts and threads.
 pub struct Core {
@@ -45,6 +46,8 @@ pub struct Core {
     pub embedder: Arc<dyn Embedder>,
     listeners: Listeners,
     barrier_now: AtomicU8,
+    /// Least bytes of an allocation buffer.
+    pub(crate) refill_bytes: usize,
     /// Held by the collector from the plan to the flip, and by whoever pins.
     pub pin_gate: Mutex<()>,
 }
@@ -63,10 +66,13 @@ impl Core {
         serving: Serving,
         embedder: Arc<dyn Embedder>,
     ) -> Self {
+        let one_object = stats.stress.modes().have_one_object_buffers();
         Self {
             roots: RootSpace::new(space.clone()),
-            control: Control::new(space.limit()),
-            barrier: BarrierQueues::default(),
+            control: Control::new(space.limit())
+                .with_restlessness(stats.stress.is_on(StressMode::CollectSafepoints)),
+            barrier: BarrierQueues::new(stats.stress.is_on(StressMode::OverflowSlots)),
+            refill_bytes: if one_object { 0 } else { options.buffer_bytes },
             shared: SharedRegions::default(),
             listeners: Listeners::default(),
             barrier_now: AtomicU8::new(Self::idle_barrier(&options) as u8),
@@ -79,6 +85,12 @@ impl Core {
             serving,
             embedder,
         }
+    }
+
+    /// What makes this heap's life harder.
+    #[inline]
+    pub(crate) fn stress(&self) -> &Stress {
+        &self.stats.stress
     }
 
     /// The barrier that new contexts begin with. Changed before the handshake that tells the attached

@@ -26,6 +26,7 @@ use crate::reclaim;
 use crate::region::{Class, Use};
 use crate::remembered::OldToYoung;
 use crate::serve;
+use crate::stress::StressMode;
 use crate::sys::sched;
 use crate::verify;
 
@@ -47,7 +48,8 @@ const PAUSE_WEIGHT: i32 = -10;
 pub fn run(core: &Core, pools: &Pools, request: Request) -> Extent {
     let number = core.cycles_begun();
     core.tell(|listener| listener.cycle_started(number, request.trigger));
-    let Request { pressure, .. } = request;
+    let everything = core.stress().is_on(StressMode::EvacuateAll);
+    let pressure = if everything { Pressure::Everything } else { request.pressure };
     let extent = core.generations.choose(&core.options, &core.space, request.extent, pressure);
     let mut summary = CycleSummary {
         cycle: number,
@@ -69,6 +71,7 @@ pub fn run(core: &Core, pools: &Pools, request: Request) -> Extent {
 fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut CycleSummary) {
     let old_to_young = phase(core, Phase::Start, || start(core, pressure, summary.extent));
     let marked = phase(core, Phase::Mark, || mark(core, pools, &old_to_young));
+    verify_stopped(core, || verify::after_mark(core, summary.extent));
     let gate = core.pin_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut plan = phase(core, Phase::Plan, || concurrent_plan(core, marked, pressure));
     verify::after_plan(core, &plan);
@@ -96,10 +99,16 @@ fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut Cycl
     let compacting = pause(core, summary, |world| {
         let shadow = verify::before_flip(core);
         let compacting = flip::pause_flip(core, plan, preparation, world);
-        if let Some(shadow) = shadow.filter(|_| core.cycles_begun() % 2 == 1) {
-            // Mutators change objects as soon as they run, so copies can only be compared before.
-            concurrent_serve(core, pools);
-            verify::compare(core, &shadow);
+        verify::after_flip(core, &compacting);
+        if let Some(shadow) = shadow {
+            shadow.compare_untaken(core);
+            if core.cycles_begun() % 2 == 1 {
+                // Mutators change objects as soon as they run: what is installed can only be compared before.
+                concurrent_serve(core, pools);
+                shadow.compare_all(core);
+            } else {
+                core.serving.shadow.publish(shadow);
+            }
         }
         compacting
     });
@@ -109,7 +118,7 @@ fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut Cycl
     summary.serve_ns = nanoseconds(resumed.elapsed());
     note_flip(core, &compacting, summary);
     phase(core, Phase::Reclaim, || reclaim::concurrent_finish(core, &compacting));
-    verify_after(core);
+    verify_stopped(core, || verify::after_compaction(core));
 }
 
 /// Stop-the-world mode: the same stages, all in one pause.
@@ -124,19 +133,21 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
         // As many as threads: a marker waits for all others, so each needs one of its own.
         let marking = Marking::new(core, pools.serve.current_num_threads(), &old_to_young);
         marking.round(&pools.serve);
-        let plan = concurrent_plan(core, marking.finish(), pressure);
+        let marked = marking.finish();
+        verify::after_mark(core, extent);
+        let plan = concurrent_plan(core, marked, pressure);
         verify::after_plan(core, &plan);
         let shadow = verify::before_flip(core);
         let compacting = flip::pause_compact(core, plan, &pools.serve, world);
         if let Some(shadow) = shadow {
-            verify::compare(core, &shadow);
+            shadow.compare_all(core);
         }
         reclaim::settle(core, &compacting.plan.evacuated, &compacting.plan.destinations);
         compacting
     });
     note_plan(core, &compacting.plan, summary);
     note_flip(core, &compacting, summary);
-    verify_after(core);
+    verify_stopped(core, || verify::after_compaction(core));
 }
 
 /// Step 1: candidates are named, the barrier goes on everywhere, then objects are born marked.
@@ -248,7 +259,11 @@ fn concurrent_serve(core: &Core, pools: &Pools) {
         pools.faults.drain(core);
         reclaim::release_drained(core);
     };
-    core.serving.run_workers(&pools.serve, core.options.workers, &|| serve::work(core, &between));
+    if core.stress().is_on(StressMode::NoWorkers) {
+        serve::let_mutators_serve(core, &between);
+    } else {
+        core.serving.run_workers(&pools.serve, core.options.workers, &|| serve::work(core, &between));
+    }
     core.serving.wait_until_complete();
 }
 
@@ -271,6 +286,9 @@ fn end_without_flip(core: &Core) {
 
 fn note_plan(core: &Core, plan: &Plan, summary: &mut CycleSummary) {
     let counters = &core.stats.counters;
+    if core.stress().is_on(StressMode::EvacuateAll) {
+        core.stress().add(StressMode::EvacuateAll, plan.evacuated.len() as u64);
+    }
     summary.marked_bytes = plan.live_bytes;
     summary.evacuated_bytes = plan.survivor_bytes;
     summary.regions_free = plan.free as u64;
@@ -293,6 +311,7 @@ fn note_flip(core: &Core, compacting: &Compacting, summary: &mut CycleSummary) {
 fn finish(core: &Core, allocated_before: u64, summary: &mut CycleSummary) {
     let allocated = core.stats.counters.allocated_bytes.load(Ordering::Relaxed) - allocated_before;
     let used = core.space.used();
+    core.space.tighten_limit();
     core.space.end_cycle();
     let expected =
         core.generations.ended(&core.options, &core.space, summary.extent, allocated as usize / REGION_BYTES);
@@ -305,9 +324,10 @@ fn finish(core: &Core, allocated_before: u64, summary: &mut CycleSummary) {
     core.tell(|listener| listener.cycle_ended(summary));
 }
 
-fn verify_after(core: &Core) {
+/// Runs a check in a stop of its own, if there is anything to be checked.
+fn verify_stopped(core: &Core, check: impl FnOnce()) {
     if core.options.verify != VerifyLevel::Off {
-        phase(core, Phase::Verify, || verify::while_stopped(core, || verify::after_compaction(core)));
+        phase(core, Phase::Verify, || verify::while_stopped(core, check));
     }
 }
 

@@ -34,6 +34,7 @@ use crate::reclaim::{self, give_back_parts, release_drained};
 use crate::region::{Class, Service, Use, Verdict};
 use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT, release_sources};
 use crate::space::{Contents, Role};
+use crate::stress::StressMode;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::PageService;
 
@@ -124,13 +125,22 @@ pub fn concurrent_prepare(core: &Core, plan: &mut Plan) -> io::Result<Preparatio
 fn prepare(core: &Core, plan: &mut Plan, preparation: &mut Preparation) -> io::Result<()> {
     core.serving.activate(std::mem::take(&mut plan.slots));
     let mut taken = divide(core, plan, preparation);
-    let space = &core.space;
+    let (space, stress) = (&core.space, core.stress());
+    if stress.is_on(StressMode::TakeNothing) {
+        stress.add(StressMode::TakeNothing, taken.len() as u64);
+        preparation.scanned_in_pause.append(&mut taken);
+    }
     let moves = |object| space.regions.verdict(space.range.region(object)) == Verdict::Evacuate;
     let (root_pages, root_regions) = core.roots.recheck(moves);
-    if root_pages > ROOT_PAGES_IN_PAUSE {
+    if root_pages > root_pages_in_pause(core) {
         taken.extend(root_regions);
     }
     taken.sort_unstable();
+    for mode in [StressMode::TakeAll, StressMode::TakeWindows] {
+        if stress.is_on(mode) {
+            stress.add(mode, taken.len() as u64);
+        }
+    }
     group(core, &taken, preparation);
     for &region in &taken {
         core.space.regions.record(region).to_be_taken.store(true, Ordering::Relaxed);
@@ -143,12 +153,26 @@ fn prepare(core: &Core, plan: &mut Plan, preparation: &mut Preparation) -> io::R
         core.space.trim_window(window);
     }
     space.set_compacting(true);
-    reserve_staging(core);
+    reserve_staging(core)?;
     register_destinations(core, plan, preparation)?;
     // What mutators recorded while the plan was made, so that little is left for the pause.
     core.handshake(&|context| context.hand_over_records());
     for_each_late_slot(core, |slot| preparation.slots.push(slot));
     Ok(())
+}
+
+/// Whether stress has everything taken that holds slots to be rewritten.
+fn takes_all(core: &Core) -> bool {
+    core.stress().is_on(StressMode::TakeAll) || core.stress().is_on(StressMode::TakeWindows)
+}
+
+/// Paged root pages that are rewritten in the pause, if there are not more.
+fn root_pages_in_pause(core: &Core) -> usize {
+    match core.stress().is_on(StressMode::TakeNothing) {
+        true => usize::MAX,
+        false if takes_all(core) => 0,
+        false => ROOT_PAGES_IN_PAUSE,
+    }
 }
 
 /// Slots within the budget go to the pause, fewest first; the regions of the others are taken.
@@ -160,7 +184,7 @@ fn divide(core: &Core, plan: &Plan, preparation: &mut Preparation) -> Vec<Region
     let (mut patched, mut taken): (Vec<_>, Vec<_>) =
         free.into_iter().partition(|&region| regions.verdict(region) == Verdict::Patch);
     patched.sort_by_key(|&region| core.serving.slots_of(core, region).len());
-    let mut budget = core.options.patch_budget;
+    let mut budget = if takes_all(core) { 0 } else { core.options.patch_budget };
     for region in patched {
         let slots = core.serving.slots_of(core, region);
         if slots.len() <= budget {
@@ -185,7 +209,12 @@ fn group(core: &Core, taken: &[RegionIndex], preparation: &mut Preparation) {
         // The root window holds the hot pages, which are not taken; nor is what is pinned.
         let whole_window =
             window.0 != 0 && !window.regions().any(|region| core.space.regions.is_pinned(region));
-        if whole_window && runs.len() * RUN_US + of_window.len() * REGION_US > WINDOW_US {
+        let stress = core.stress();
+        // Inaccessible regions cut a window into several mappings, which cannot be taken at once.
+        let whole_window = whole_window && !stress.is_on(StressMode::ProtectFreed);
+        let is_cheaper = runs.len() * RUN_US + of_window.len() * REGION_US > WINDOW_US;
+        let is_wanted = is_cheaper || stress.is_on(StressMode::TakeWindows);
+        if whole_window && is_wanted && leaves_staging(core, window, &preparation.windows) {
             preparation.windows.push(window);
         } else {
             preparation.runs.extend(runs);
@@ -194,10 +223,21 @@ fn group(core: &Core, taken: &[RegionIndex], preparation: &mut Preparation) {
     }
 }
 
+/// Whether there is a free region outside of `window`, the root window, and those in `whole`: staging cannot be in a
+/// window that is taken whole.
+fn leaves_staging(core: &Core, window: WindowIndex, whole: &[WindowIndex]) -> bool {
+    let free = core.space.lock();
+    let mut others = core.space.windows().skip(1).filter(|other| *other != window && !whole.contains(other));
+    others.any(|other| free.in_window(other).next().is_some())
+}
+
 /// Staging for the beginning, until evacuated regions are drained: for each worker, and as much for
 /// mutators that serve themselves, so that none waits for another's. Its memory is asked for now, while
 /// nobody waits for a page.
-fn reserve_staging(core: &Core) {
+///
+/// # Errors
+/// There is no region for any: nothing could be built.
+fn reserve_staging(core: &Core) -> io::Result<()> {
     let order = [Role::Young, Role::YoungMarking, Role::Old];
     let builders =
         core.options.workers * if core.options.delivery == Some(Delivery::InPlace) { 2 } else { 1 };
@@ -206,14 +246,17 @@ fn reserve_staging(core: &Core) {
         if nth > 0 && core.space.is_too_much(1) {
             break;
         }
-        let Some(region) = core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty)
-        else {
-            break;
+        let region = core.space.allocate_for_collector(Use::Staging, &order, Contents::MayBeDirty);
+        let region = match region {
+            Some(region) => region,
+            None if nth == 0 => return Err(io::Error::other("no region is left for staging")),
+            None => break,
         };
         // Refused (the window may be registered): its pages come when they are written.
         let _ = core.space.reservation.populate(core.space.range.region_address(region), REGION_BYTES);
         core.serving.staging.reserve(&core.space, region);
     }
+    Ok(())
 }
 
 /// Registers the windows with destinations that are not registered in the pause anyway.
@@ -321,7 +364,7 @@ fn take_overflowed(core: &Core, preparation: &mut Preparation) {
         if is_to_be_taken(core, region) {
             continue;
         }
-        if core.space.regions.is_pinned(region) {
+        if core.space.regions.is_pinned(region) || core.stress().acts(StressMode::TakeNothing) {
             preparation.scanned_in_pause.push(region);
             continue;
         }
@@ -364,10 +407,12 @@ fn rewrite_root_page(core: &Core, page: PageIndex) {
 /// returns how many slots that changed.
 fn take(core: &Core, preparation: &mut Preparation) -> u64 {
     let reservation = &core.space.reservation;
+    let turn = core.cycles_begun().into();
+    let is_refused = || core.stress().acts_by_turns(StressMode::RefuseTakes, &turn);
     let mut patched = 0;
     preparation.runs.retain(|run| {
         let (start, bytes) = run.range(core);
-        let taken = reservation.take(start, bytes).is_ok();
+        let taken = !is_refused() && reservation.take(start, bytes).is_ok();
         if !taken {
             patched += rewrite_untaken(core, run.iter());
         }
@@ -375,7 +420,7 @@ fn take(core: &Core, preparation: &mut Preparation) -> u64 {
     });
     preparation.windows.retain(|&window| {
         let start = core.space.range.window_address(window);
-        let taken = reservation.take(start, WINDOW_BYTES).is_ok();
+        let taken = !is_refused() && reservation.take(start, WINDOW_BYTES).is_ok();
         if !taken {
             core.space.window(window).taken_whole.store(false, Ordering::Relaxed);
             patched += rewrite_untaken(core, window.regions());
@@ -430,7 +475,11 @@ fn announce_region(core: &Core, region: RegionIndex, missing: &mut Vec<RegionInd
         // Read in its alias; nobody has an address in it any more.
         return 0;
     }
-    let shift = if usage == Use::Roots { ROOT_UNIT_SHIFT } else { RETURN_UNIT_SHIFT };
+    let shift = match usage {
+        Use::Roots if core.stress().acts(StressMode::PageUnits) => 0,
+        Use::Roots => ROOT_UNIT_SHIFT,
+        _ => RETURN_UNIT_SHIFT,
+    };
     let units = REGION_PAGES >> shift;
     record.unit_shift.store(shift, Ordering::Relaxed);
     record.missing_units.store(units as u32, Ordering::Relaxed);
@@ -482,6 +531,7 @@ fn build_in_place(core: &Core, region: RegionIndex) {
     // Touched for the first time, a huge page comes whole.
     core.space.add_pages(region, if core.options.huge_pages { REGION_PAGES } else { pages });
     core.space.complete_destination(region);
+    core.space.regions.set_service(region, Service::Zero);
     give_back_parts(core, region.first_page(), pages, sources);
     release_sources(core, sources);
     release_drained(core);

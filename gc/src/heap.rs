@@ -23,9 +23,12 @@ use crate::roots::RootSpace;
 use crate::serve::Serving;
 use crate::space::Space;
 use crate::stats::{Memory, Snapshot, Statistics};
+use crate::stress::StressMode;
 use crate::sys::PageService;
 use crate::sys::forced::Forcing;
+use crate::sys::jitter::Jittering;
 use crate::sys::observed::Observed;
+use crate::sys::storm::Storm;
 
 /// A heap. Cloning gives another handle of the same heap; it ends with the last one.
 #[derive(Clone)]
@@ -37,6 +40,8 @@ struct Inner {
     controller: Mutex<Option<JoinHandle<()>>>,
     /// The process that created the heap.
     process: u32,
+    /// Under stress.
+    _storm: Option<Storm>,
 }
 
 impl fmt::Debug for Heap {
@@ -72,7 +77,7 @@ impl Heap {
     pub fn new(options: HeapOptions, embedder: Arc<dyn Embedder>) -> Result<Self, HeapError> {
         let mut options = options.resolved()?;
         check_room(&options)?;
-        let stats = Arc::new(Statistics::default());
+        let stats = Arc::new(Statistics::with_stress(options.stress.modes));
         let mut choice = choice::choose(&options)?;
         let faults = choice.open(&options, &stats)?;
         options.mode = choice.mode;
@@ -84,7 +89,11 @@ impl Heap {
         let serving = Serving::new(space.range.regions(), options.mode, pages);
         let core = Arc::new(Core::new(options, space, stats, serving, embedder));
         let process = std::process::id();
-        let heap = Inner { core: core.clone(), choice, controller: Mutex::new(None), process };
+        let storm = match core.stress().is_on(StressMode::SignalStorm) {
+            true => Some(Storm::start(core.stats.clone()).map_err(HeapError::Thread)?),
+            false => None,
+        };
+        let heap = Inner { core: core.clone(), choice, controller: Mutex::new(None), process, _storm: storm };
         if core.options.mode != Mode::NoGc {
             let pools = Pools::new(&core.options)?;
             let running = start_delivery(&core, faults, &pools)?;
@@ -100,7 +109,7 @@ impl Heap {
     /// A heap without threads of its own: a simulation runs its cycles.
     pub(crate) fn without_threads(core: Arc<Core>, choice: Choice) -> Self {
         let process = std::process::id();
-        Self(Arc::new(Inner { core, choice, controller: Mutex::new(None), process }))
+        Self(Arc::new(Inner { core, choice, controller: Mutex::new(None), process, _storm: None }))
     }
 
     /// Whether this process inherited the heap by a `fork`. It has neither its memory nor its threads then: an
@@ -290,7 +299,7 @@ impl Pools {
     }
 }
 
-/// The service, observed and with answers forced on it if the options say so.
+/// The service, observed, with answers forced on it and delays between its steps, if the options say so.
 pub(crate) fn with_wrappers(
     service: Arc<dyn PageService>,
     options: &HeapOptions,
@@ -300,9 +309,14 @@ pub(crate) fn with_wrappers(
         Some(observer) => Arc::new(Observed::new(service, observer.clone())),
         None => service,
     };
-    match options.stress.forced_answers {
+    let service: Arc<dyn PageService> = match options.stress.forced_answers {
         Some(answers) => Arc::new(Forcing::new(service, answers, stats.clone())),
         None => service,
+    };
+    // A simulation has a schedule of its own.
+    match stats.stress.is_on(StressMode::Yields) && service.schedule().is_none() {
+        true => Arc::new(Jittering::new(service, stats.clone())),
+        false => service,
     }
 }
 
@@ -356,6 +370,10 @@ impl Drop for AbortOnPanic {
 /// The controller thread.
 fn control(core: &Arc<Core>, pools: &Pools, _delivery: Option<Running>) {
     let _abort = AbortOnPanic;
+    if core.stress().is_on(StressMode::NoWorkers) {
+        // It touches missing pages, as mutators do.
+        sched_unblock();
+    }
     loop {
         match core.control.next_order() {
             Order::Collect(request) => {

@@ -8,7 +8,7 @@
 //! to flush its old mapping, whatever its length; COPY installs where nothing was), from 16 MOVE. A
 //! page that cannot be moved is copied. Losing a race is success.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::address::{FromAddress, ToAddress};
@@ -16,6 +16,7 @@ use crate::geometry::{PAGE_BYTES, REGION_BYTES};
 use crate::options::Mode;
 use crate::staging::After;
 use crate::stats::Statistics;
+use crate::stress::StressMode;
 use crate::sys::sched::nap;
 use crate::sys::{Install, PageService};
 
@@ -26,11 +27,17 @@ const RETRIES: u32 = 10_000;
 /// And then how often after a nap, before giving up: memory may be short for seconds.
 const NAPS: u32 = 30_000;
 const NAP: Duration = Duration::from_millis(1);
+/// Installations after which a stress mode switches moving off or on.
+const TOGGLE_EVERY: u64 = 5;
 
 /// Installs pages on behalf of one heap.
 #[derive(Debug)]
 pub struct Installer {
     moves: AtomicBool,
+    /// Whether pages may ever have been moved.
+    may_have_moved: bool,
+    /// Installations since the heap was created, counted only while a stress mode switches moving off and on.
+    installations: AtomicU64,
 }
 
 /// A request to install: `bytes` built at `from` go to `to`.
@@ -58,7 +65,14 @@ impl Installer {
     /// Moves pages only in [`Mode::ConcurrentMove`].
     #[must_use]
     pub const fn new(mode: Mode) -> Self {
-        Self { moves: AtomicBool::new(matches!(mode, Mode::ConcurrentMove)) }
+        let moves = matches!(mode, Mode::ConcurrentMove);
+        Self { moves: AtomicBool::new(moves), may_have_moved: moves, installations: AtomicU64::new(0) }
+    }
+
+    /// Whether pages are moved, or were before the kernel refused.
+    #[must_use]
+    pub const fn may_have_moved(&self) -> bool {
+        self.may_have_moved
     }
 
     /// Whether long runs are moved.
@@ -69,11 +83,23 @@ impl Installer {
 
     /// Installs the pages. When this returns, every page of the request is there.
     pub fn install(&self, pages: &dyn PageService, stats: &Statistics, request: Request) -> After {
+        if stats.stress.is_on(StressMode::ToggleMoves) {
+            self.toggle(stats);
+        }
         if self.moves() && request.bytes >= MOVE_FROM_PAGES * PAGE_BYTES {
             self.install_by_move(pages, stats, request)
         } else {
             install_by_copy(pages, stats, request);
             After::Kept
+        }
+    }
+
+    /// Under stress: switches moving off, or on again.
+    fn toggle(&self, stats: &Statistics) {
+        let nth = self.installations.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.may_have_moved && nth.is_multiple_of(TOGGLE_EVERY) {
+            self.moves.store((nth / TOGGLE_EVERY).is_multiple_of(2), Ordering::Relaxed);
+            stats.stress.add(StressMode::ToggleMoves, 1);
         }
     }
 

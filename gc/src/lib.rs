@@ -52,7 +52,7 @@
 //! | | |
 //! |---|---|
 //! | doors | [`heap`], [`embedder`], [`context`], [`roots`], [`layout`] |
-//! | what can be chosen, seen, and go wrong | [`options`], [`events`], [`stats`], [`error`] |
+//! | what can be chosen, seen, and go wrong | [`options`], [`stress`], [`events`], [`stats`], [`error`] |
 //! | addresses | [`address`], [`geometry`] |
 //! | the kernel | [`sys`] |
 //!
@@ -86,6 +86,7 @@ pub mod layout;
 pub mod options;
 pub mod roots;
 pub mod stats;
+pub mod stress;
 pub mod sys;
 
 #[doc(hidden)]

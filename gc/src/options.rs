@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HeapError;
 use crate::geometry::{MAX_WINDOWS, REGION_BYTES, WINDOW_BYTES};
+pub use crate::stress::{StressMode, StressModes};
 use crate::sys::observed::PageObserver;
 
 /// Smallest heap limit: a few regions for each role.
@@ -16,7 +17,9 @@ pub const MIN_LIMIT_BYTES: usize = 8 * REGION_BYTES;
 pub const MAX_LIMIT_BYTES: usize = (MAX_WINDOWS / 5 * 2) * WINDOW_BYTES;
 
 macro_rules! named_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$vdoc:meta])* $variant:ident = $text:literal $(or $alias:literal)*,)+
+    }) => {
         $(#[$doc])*
         #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+ }
@@ -36,14 +39,18 @@ macro_rules! named_enum {
         impl FromStr for $name {
             type Err = String;
             fn from_str(text: &str) -> Result<Self, String> {
-                Self::ALL.iter().copied().find(|value| value.name() == text).ok_or_else(|| {
-                    let names: Vec<_> = Self::ALL.iter().map(|value| value.name()).collect();
-                    format!("'{text}' is none of {}", names.join(", "))
-                })
+                match text {
+                    $($text $(| $alias)* => Ok(Self::$variant),)+
+                    _ => {
+                        let names: Vec<_> = Self::ALL.iter().map(|value| value.name()).collect();
+                        Err(format!("'{text}' is none of {}", names.join(", ")))
+                    }
+                }
             }
         }
     };
 }
+pub(crate) use named_enum;
 
 named_enum! {
     /// How the collector works. All modes give a program identical results.
@@ -78,16 +85,24 @@ named_enum! {
 }
 
 named_enum! {
-    /// How much the verifier checks at each phase edge. Each level includes those before it.
+    /// How much the verifier checks at each phase edge (after marking, plan, flip and compaction). Each level
+    /// includes those before it. On command lines also by number; `off` is none of them.
     VerifyLevel {
         /// Nothing.
         Off = "off",
-        /// Region records, allocation buffers and the plan's sums; no heap traversal.
-        Cheap = "cheap",
-        /// Every object reachable from the roots: header, place, mark, recorded slots.
-        Reachable = "reachable",
-        /// Also: after compaction each live object equals a shadow copy taken before the flip.
-        Shadow = "shadow",
+        /// 0: every object, live or dead, has a header, and objects fill each region exactly.
+        Headers = "headers" or "0",
+        /// 1: region records and counts agree, allocation buffers are zero and their mutators' own, the plan places
+        /// every survivor once, in order, and counts who reads it.
+        Spaces = "spaces" or "1" or "cheap",
+        /// 2: root slots hold objects of this heap, and after the flip none that moved.
+        Roots = "roots" or "2",
+        /// 3: every object reachable from the roots: header, place, mark; each slot that has to be rewritten is known.
+        Reachable = "reachable" or "3",
+        /// 4: the live map agrees with an independent second marking, word by word, and so do live bytes.
+        LiveMap = "live-map" or "4",
+        /// 5: after compaction each live object equals a copy taken before the flip, references mapped.
+        Shadow = "shadow" or "5",
     }
 }
 
@@ -139,6 +154,8 @@ impl FromStr for ForcedAnswers {
 pub struct StressOptions {
     /// Answers of the kernel to force.
     pub forced_answers: Option<ForcedAnswers>,
+    /// Stress modes: see [`crate::stress`].
+    pub modes: StressModes,
 }
 
 /// Options of a heap. The default is a concurrent heap of 256 MiB that falls back to
@@ -235,6 +252,7 @@ impl HeapOptions {
         if self.stress.forced_answers.is_some_and(|forced| forced.per_mille > 900) {
             return bad("forced answers", "more than 900 of 1000".to_owned());
         }
+        self.stress.modes.check()?;
         self.limit_bytes = self.limit_bytes.next_multiple_of(REGION_BYTES);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         if self.workers == 0 {

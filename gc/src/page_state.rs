@@ -198,6 +198,11 @@ impl ServingState {
         self.outstanding.load(Ordering::Acquire) == 0
     }
 
+    /// Units not installed yet: a hint.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
     /// Serves a unit, if nobody else has claimed it: `install` builds it and makes its pages be there;
     /// `release` lets go of what it was built from, if anything. Both are run by this thread only.
     pub fn serve<S>(

@@ -29,6 +29,7 @@ use crate::mark::Marked;
 use crate::options::Mode;
 use crate::region::{Class, Service, Use, Verdict};
 use crate::space::{Contents, Role, Space};
+use crate::stress::StressMode;
 
 /// Nanoseconds it costs to copy a byte of survivors (about 4 GB/s with reference rewriting).
 const COPY_NS_PER_BYTE: f64 = 0.25;
@@ -82,8 +83,11 @@ impl Plan {
     #[must_use]
     pub fn unit_shift(core: &Core) -> u8 {
         // In stop-the-world mode a task builds a whole destination, and is one reader of its sources.
-        let whole = core.options.mode == Mode::StopTheWorld
-            || core.options.huge_pages && core.serving.installer.moves();
+        let in_pause = core.options.mode == Mode::StopTheWorld;
+        if !in_pause && core.stress().acts(StressMode::PageUnits) {
+            return 0;
+        }
+        let whole = in_pause || core.options.huge_pages && core.serving.installer.moves();
         if whole { (REGION_BYTES.trailing_zeros() - PAGE_SHIFT) as u8 } else { 6 }
     }
 }
@@ -160,6 +164,9 @@ fn judge(core: &Core, pressure: Pressure) -> (Vec<RegionIndex>, Vec<RegionIndex>
 /// survivors and to rewrite the slots that point to them; and whether all of it together is worth
 /// taking regions from the mutators.
 fn worth_evacuating(core: &Core, mut candidates: Vec<RegionIndex>, pressure: Pressure) -> Vec<RegionIndex> {
+    if core.stress().acts(StressMode::EvacuateNothing) {
+        return vec![];
+    }
     if pressure == Pressure::Everything {
         return candidates;
     }
@@ -398,6 +405,7 @@ fn assign_slots(core: &Core, plan: &mut Plan, mut slots: Vec<WordIndex>) {
         let stays = matches!(space.regions.verdict(region), Verdict::Stay | Verdict::Patch);
         if stays && space.regions.record(region).slots_overflowed.load(Ordering::Relaxed) {
             space.regions.set_verdict(region, Verdict::Scan);
+            let _ = core.stress().acts(StressMode::OverflowSlots);
         }
         if matches!(space.regions.verdict(region), Verdict::Patch | Verdict::Scan) {
             plan.rewritten.push(region);

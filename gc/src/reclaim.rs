@@ -177,10 +177,9 @@ fn end_service(core: &Core, region: RegionIndex) {
 }
 
 fn release_staging(core: &Core) {
-    core.serving.staging.take_all(|region| {
-        let moves = core.serving.installer.moves();
-        free_evacuated(core, region, moves);
-    });
+    // Whatever is moved now: moving may have been switched off since this staging was moved from.
+    let moved = core.serving.installer.may_have_moved();
+    core.serving.staging.take_all(|region| free_evacuated(core, region, moved));
 }
 
 /// Replaces used aliases by inaccessible ones: left mapped, the next flip would have to unmap them in

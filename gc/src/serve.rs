@@ -12,7 +12,7 @@
 
 use std::cell::UnsafeCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::account::Holding;
@@ -22,13 +22,15 @@ use crate::core::Core;
 use crate::events::FaultPath;
 use crate::geometry::{PAGE_BYTES, REGION_PAGES, WINDOW_BYTES};
 use crate::install::{Installer, Request, install_zeros};
-use crate::options::Mode;
+use crate::options::{Delivery, Mode};
 use crate::page_state::{self, Claim, ServingState, UnitState};
 use crate::reclaim::give_back_parts;
 use crate::region::{Service, Use};
 use crate::staging::Staging;
+use crate::stress::StressMode;
 use crate::sys::PageService;
 use crate::sys::schedule::{Schedule, Step};
+use crate::verify::shadow::Published;
 
 /// log2 of the pages that are returned together from a taken region: all of them.
 pub const RETURN_UNIT_SHIFT: u8 = REGION_PAGES.trailing_zeros() as u8;
@@ -55,6 +57,8 @@ pub struct Serving {
     slots: UnsafeCell<Vec<WordIndex>>,
     /// Regions with missing units, in the order workers take them (invariant 1).
     order: UnsafeCell<Vec<RegionIndex>>,
+    /// What the verifier compares with.
+    pub(crate) shadow: Published,
 }
 
 // SAFETY: the two cells are written by the controller only while service is inactive and nobody is
@@ -73,6 +77,7 @@ impl Serving {
             next: AtomicUsize::new(0),
             slots: UnsafeCell::new(vec![]),
             order: UnsafeCell::new(vec![]),
+            shadow: Published::default(),
         }
     }
 
@@ -115,6 +120,7 @@ impl Serving {
         self.state.end();
         // SAFETY: service is inactive, and nobody is inside (invariant 1).
         unsafe { (*self.slots.get()).clear() };
+        self.shadow.withdraw();
     }
 
     /// Whether every unit is installed.
@@ -206,6 +212,7 @@ fn build_unit(core: &Core, unit: PageIndex, pages: usize) -> Sources {
     // SAFETY: the piece is this thread's alone and has room for the pages; the unit was claimed, so
     // it is a page of a destination of the complete plan.
     let sources = unsafe { build_pages(&core.space, unit, pages, piece.address().as_ptr()) };
+    serving.shadow.compare(core, unit, pages, piece.address());
     serving.step(Step::Built);
     let request =
         Request { to: core.space.range.page_address(unit), from: piece.address(), bytes: pages * PAGE_BYTES };
@@ -227,8 +234,9 @@ fn return_unit(core: &Core, unit: PageIndex, pages: usize) {
         core.stats.counters.patched_slots.fetch_add(changed, Ordering::Relaxed);
         core.stats.counters.patched_bytes.fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
     }
-    let to = space.range.page_address(unit);
-    let request = Request { to, from: space.range.alias(unit.first_word()), bytes: pages * PAGE_BYTES };
+    let (to, from) = (space.range.page_address(unit), space.range.alias(unit.first_word()));
+    core.serving.shadow.compare(core, unit, pages, from);
+    let request = Request { to, from, bytes: pages * PAGE_BYTES };
     let after = core.serving.installer.install(page_service, &core.stats, request);
     if after == crate::staging::After::Kept {
         // The copy is what counts now. An error leaves the memory until the alias is closed.
@@ -298,12 +306,21 @@ fn serve_page(core: &Core, page: PageIndex) -> FaultPath {
         let _ = zero_page(core, page);
         return FaultPath::Present;
     }
+    let installed = || page_state::state(state) == UnitState::Installed;
+    if core.stress().acts(StressMode::NoMutatorService) {
+        // Who faulted waits in the kernel if this is not its own thread, and is woken when the page comes.
+        if core.options.delivery != Some(Delivery::Pool) {
+            core.serving.state.wait(Duration::MAX, installed);
+        }
+        return FaultPath::Waited;
+    }
     match serve_unit(core, unit) {
         Claim::Mine if is_build => FaultPath::Built,
         Claim::Mine => FaultPath::Returned,
         Claim::Others => {
-            let installed = || page_state::state(state) == UnitState::Installed;
-            if core.serving.state.wait(OVERTAKE_AFTER, installed) {
+            let at_once = core.stress().acts(StressMode::Overtake);
+            let patience = if at_once { Duration::ZERO } else { OVERTAKE_AFTER };
+            if core.serving.state.wait(patience, installed) {
                 FaultPath::Waited
             } else if is_build && overtake(core, unit, page) {
                 FaultPath::Overtaken
@@ -329,6 +346,7 @@ fn overtake(core: &Core, unit: PageIndex, page: PageIndex) -> bool {
         let piece = serving.staging.take(&core.space, 1)?;
         // SAFETY: as in `build_unit`; the holder keeps the sources until this guest has left.
         let _ = unsafe { build_pages(&core.space, page, 1, piece.address().as_ptr()) };
+        serving.shadow.compare(core, page, 1, piece.address());
         let page_service = serving.pages.as_deref().expect("units are served in concurrent modes");
         let to = core.space.range.page_address(page);
         let request = Request { to, from: piece.address(), bytes: PAGE_BYTES };
@@ -363,6 +381,49 @@ pub fn work(core: &Core, between: &(dyn Fn() + Sync)) {
             }
         }
     }
+}
+
+/// How long no mutator must have faulted before [`let_mutators_serve`] touches pages in their stead.
+const QUIET: Duration = Duration::from_millis(2);
+
+/// Under stress, instead of [`work`]: mutators' faults are what builds. When none came for a while, this thread
+/// touches what is missing, as a mutator would. `between` runs again and again.
+pub fn let_mutators_serve(core: &Core, between: &(dyn Fn() + Sync)) {
+    core.stress().add(StressMode::NoWorkers, 1);
+    let serving = &core.serving;
+    loop {
+        let before = serving.state.outstanding();
+        if serving.state.wait(QUIET, || serving.state.outstanding() < before || serving.is_complete()) {
+            between();
+        } else {
+            break;
+        }
+        if serving.is_complete() {
+            return;
+        }
+    }
+    for &region in serving.order() {
+        let first = region.first_page();
+        for page in (0..contents_pages(core, region)).step_by(unit_pages(core, region)) {
+            let unit = PageIndex(first.0 + page as u32);
+            while page_state::state(&core.space.unit_state[unit.index()]) != UnitState::Installed {
+                touch(core, unit);
+                between();
+            }
+        }
+    }
+}
+
+/// Touches a page that may be missing.
+fn touch(core: &Core, page: PageIndex) {
+    let address = core.space.range.page_address(page);
+    if core.serving.schedule().is_some() {
+        // In a simulation, an access to a missing page is a call.
+        return serve_fault(core, address);
+    }
+    // SAFETY: the page lies in a region in use; its fault is served like a mutator's: this thread holds no lock,
+    // and nobody waits for it meanwhile.
+    let _ = unsafe { &*address.as_ptr::<AtomicU64>() }.load(Ordering::Relaxed);
 }
 
 /// Pages of a region that belong to units to be served.

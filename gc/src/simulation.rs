@@ -64,7 +64,7 @@ impl SimulatedHeap {
             });
         }
         let delivery = *options.delivery.get_or_insert(Delivery::InPlace);
-        let stats = Arc::new(Statistics::default());
+        let stats = Arc::new(Statistics::with_stress(options.stress.modes));
         // Pages come one by one, so that the kernel can tell which were touched.
         let small_pages = HeapOptions { huge_pages: false, ..options.clone() };
         let space = Arc::new(Space::new(&small_pages, &stats)?);

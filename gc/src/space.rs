@@ -11,7 +11,7 @@
 //!
 //! Which of them have memory of the system's is in [`crate::residency`].
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::account::{Account, Holding};
 use crate::address::{FromAddress, HeapRange, RegionIndex, ToAddress, WindowIndex, WordIndex};
@@ -23,6 +23,8 @@ use crate::geometry::{
 use crate::livemap::LiveMap;
 use crate::options::HeapOptions;
 use crate::region::{Class, Regions, Service, Use, Verdict};
+use crate::stats::Statistics;
+use crate::stress::{POISON, StressMode};
 use crate::sync::SideTable;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use crate::sys::mapping::Reservation;
@@ -49,6 +51,10 @@ pub enum Contents {
     /// No page may be present: pages will be installed.
     MustBeEmpty,
 }
+
+/// Regions that can be allocated until a limit is reached that stress has tightened: one for each kind of buffer,
+/// and one more.
+const TIGHT_REGIONS: usize = 4;
 
 /// State of one window.
 #[derive(Debug)]
@@ -86,7 +92,11 @@ pub struct Space {
     allocation_class: AtomicU8,
     used: AtomicUsize,
     peak_used: AtomicUsize,
-    limit: usize,
+    /// Regions that can be in use. Only a stress mode changes it, between two cycles.
+    limit: AtomicUsize,
+    /// What the heap was created with.
+    most_limit: usize,
+    stats: Arc<Statistics>,
     /// See [`crate::residency`].
     pub(crate) resident_target: AtomicUsize,
     /// See [`crate::residency`].
@@ -98,10 +108,7 @@ impl Space {
     ///
     /// # Errors
     /// [`HeapError::Reserve`].
-    pub fn new(
-        options: &HeapOptions,
-        stats: &std::sync::Arc<crate::stats::Statistics>,
-    ) -> Result<Self, HeapError> {
+    pub fn new(options: &HeapOptions, stats: &Arc<Statistics>) -> Result<Self, HeapError> {
         let roles = roles_for(options.limit_bytes);
         let windows = roles.len() as u32;
         let reserve = |source| HeapError::Reserve { bytes: windows as usize * STRIDE_BYTES, source };
@@ -132,7 +139,9 @@ impl Space {
             allocation_class: AtomicU8::new(Class::New as u8),
             used: AtomicUsize::new(0),
             peak_used: AtomicUsize::new(0),
-            limit: options.limit_bytes / REGION_BYTES,
+            limit: AtomicUsize::new(options.limit_bytes / REGION_BYTES),
+            most_limit: options.limit_bytes / REGION_BYTES,
+            stats: stats.clone(),
             resident_target: AtomicUsize::new(options.limit_bytes / REGION_BYTES),
             compacting: AtomicBool::new(false),
         })
@@ -162,8 +171,34 @@ impl Space {
 
     /// The heap's limit, in regions.
     #[must_use]
-    pub const fn limit(&self) -> usize {
-        self.limit
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// The largest limit there is: what the heap was created with, in regions.
+    #[must_use]
+    pub const fn most_limit(&self) -> usize {
+        self.most_limit
+    }
+
+    /// Under stress, makes the limit little more than what is in use.
+    pub fn tighten_limit(&self) {
+        if self.stats.stress.is_on(StressMode::TightLimit) {
+            let used = self.used();
+            let limit = (used + (used / 8).max(TIGHT_REGIONS)).min(self.most_limit);
+            if limit < self.most_limit {
+                self.stats.stress.add(StressMode::TightLimit, 1);
+            }
+            self.limit.store(limit, Ordering::Relaxed);
+        }
+    }
+
+    /// Raises a limit that stress has lowered, so that `regions` more fit. Whether it did.
+    #[must_use]
+    pub fn loosen_limit(&self, regions: usize) -> bool {
+        let limit = self.limit();
+        self.limit.store((limit + regions.max(1)).min(self.most_limit), Ordering::Relaxed);
+        limit < self.most_limit
     }
 
     /// Regions in use.
@@ -181,7 +216,7 @@ impl Space {
     /// Regions that can still be handed out to mutators.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.limit.saturating_sub(self.used())
+        self.limit().saturating_sub(self.used())
     }
 
     fn add_used(&self, regions: usize) {
@@ -222,7 +257,7 @@ impl Space {
     /// back first.
     pub fn allocate_region(&self, usage: Use) -> Option<RegionIndex> {
         let mut free = self.lock();
-        if self.used() >= self.limit {
+        if self.used() >= self.limit() {
             return None;
         }
         let class = self.current_class();
@@ -274,6 +309,7 @@ impl Space {
     }
 
     fn begin_use(&self, region: RegionIndex, usage: Use, class: Class) {
+        self.end_quarantine(region);
         let record = self.regions.record(region);
         record.top.store(0, Ordering::Relaxed);
         record.live_bytes.store(0, Ordering::Relaxed);
@@ -301,7 +337,7 @@ impl Space {
     /// to give memory back first.
     pub fn allocate_run(&self, regions: usize) -> Option<RegionIndex> {
         let mut free = self.lock();
-        if self.used() + regions > self.limit || regions > WINDOW_REGIONS {
+        if self.used() + regions > self.limit() || regions > WINDOW_REGIONS {
             return None;
         }
         let class = self.current_class();
@@ -404,6 +440,7 @@ impl Space {
         let record = self.regions.record(region);
         let counted = self.regions.usage(region).counts_as_used();
         self.keep_or_discard(region);
+        self.quarantine(region);
         let mut free = self.lock();
         self.regions.set_usage(region, Use::Free);
         self.regions.set_class(region, Class::Free);
@@ -418,6 +455,30 @@ impl Space {
         free.give_back(region, self.is_resident(region));
         if counted {
             self.used.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Under stress: what a region holds that becomes free is made to hurt who still reads it.
+    fn quarantine(&self, region: RegionIndex) {
+        let (stress, address) = (&self.stats.stress, self.range.region_address(region));
+        if stress.is_on(StressMode::PoisonFreed) && self.reservation.overwrite(address, REGION_BYTES, POISON)
+        {
+            stress.add(StressMode::PoisonFreed, 1);
+        }
+        if stress.is_on(StressMode::ProtectFreed)
+            && self.reservation.set_accessible(address, REGION_BYTES, false).is_ok()
+        {
+            stress.add(StressMode::ProtectFreed, 1);
+        }
+    }
+
+    /// A region is about to be used again.
+    fn end_quarantine(&self, region: RegionIndex) {
+        if self.stats.stress.is_on(StressMode::ProtectFreed) {
+            let address = self.range.region_address(region);
+            if let Err(error) = self.reservation.set_accessible(address, REGION_BYTES, true) {
+                panic!("region {} cannot be made accessible again: {error}", region.0);
+            }
         }
     }
 

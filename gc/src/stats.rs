@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::account::HeldBytes;
 use crate::events::{CycleSummary, FaultPath, Phase};
+use crate::stress::{Stress, StressCount, StressModes};
 
 const SUB_BITS: u32 = 6;
 const SUB: usize = 1 << SUB_BITS;
@@ -285,8 +286,10 @@ counters! {
     remembered_slots,
     /// Objects checked by the verifier.
     verified_objects,
-    /// Bytes compared by the verifier with shadow copies.
+    /// Bytes of the objects that it checked.
     verified_bytes,
+    /// Bytes that it compared with copies from before a flip.
+    compared_bytes,
 }
 
 /// All statistics of a heap.
@@ -298,6 +301,8 @@ pub struct Statistics {
     pub calls: CallCounts,
     /// Answers that were forced ([`crate::options::StressOptions`]).
     pub forced: CallCounts,
+    /// Stress modes ([`crate::options::StressOptions`]).
+    pub stress: Stress,
     /// Request of a stop to the last mutator's resumption.
     pub pause: LatencyHistogram,
     /// Request of a stop until mutators may run.
@@ -312,6 +317,12 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// Nothing counted yet, with these stress modes on.
+    #[must_use]
+    pub fn with_stress(modes: StressModes) -> Self {
+        Self { stress: Stress::new(modes), ..Self::default() }
+    }
+
     /// Records a mutator's fault. Safe in a signal handler.
     #[inline]
     pub fn record_fault(&self, path: FaultPath, latency: Duration) {
@@ -385,6 +396,7 @@ impl Statistics {
                 .collect(),
             ioctls: self.calls.entries(),
             forced_answers: self.forced.entries(),
+            stress: self.stress.entries(),
             last_cycle: self.last_cycle(),
             memory,
         }
@@ -471,6 +483,8 @@ pub struct Snapshot {
     pub ioctls: Vec<CallCount>,
     /// Answers that were forced, by call and kind.
     pub forced_answers: Vec<CallCount>,
+    /// Stress modes that are on, and how often each has acted.
+    pub stress: Vec<StressCount>,
     /// What the last complete cycle did.
     pub last_cycle: CycleSummary,
     /// Memory.

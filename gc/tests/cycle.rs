@@ -24,7 +24,7 @@ const CONCURRENT: [(Mode, Delivery); 4] = [
 
 /// How long mutators run at least, and at most, under collections.
 const LEAST: Duration = Duration::from_millis(250);
-const MOST: Duration = Duration::from_secs(20);
+const MOST: Duration = Duration::from_secs(60);
 
 fn options(mode: Mode, delivery: Delivery) -> HeapOptions {
     HeapOptions {
@@ -114,7 +114,7 @@ fn forced_answers_change_no_results() {
     for (mode, delivery) in CONCURRENT {
         for huge_pages in [false, true] {
             let answers = ForcedAnswers { seed: 11, per_mille: 400, ..ForcedAnswers::default() };
-            let stress = StressOptions { forced_answers: Some(answers) };
+            let stress = StressOptions { forced_answers: Some(answers), ..StressOptions::default() };
             let snapshot = mutate_a_graph(HeapOptions { huge_pages, stress, ..options(mode, delivery) });
             assert!(!snapshot.forced_answers.is_empty(), "{mode}, {delivery}, huge pages: {huge_pages}");
             forced.extend(snapshot.forced_answers.iter().map(|entry| (entry.call, entry.answer)));
@@ -133,7 +133,7 @@ fn forced_answers_change_no_results() {
 fn moves_that_are_refused_become_copies() {
     for huge_pages in [false, true] {
         let answers = ForcedAnswers { seed: 12, refuse_moves_after: Some(3), ..ForcedAnswers::default() };
-        let stress = StressOptions { forced_answers: Some(answers) };
+        let stress = StressOptions { forced_answers: Some(answers), ..StressOptions::default() };
         let options = options(Mode::ConcurrentMove, Delivery::InPlace);
         let snapshot = mutate_a_graph(HeapOptions { huge_pages, stress, ..options });
         let counters = snapshot.counters;

@@ -24,7 +24,7 @@ fn options(mode: Mode) -> HeapOptions {
         limit_bytes: LIMIT,
         mode,
         fall_back: false,
-        verify: VerifyLevel::Cheap,
+        verify: VerifyLevel::Spaces,
         ..HeapOptions::default()
     }
 }

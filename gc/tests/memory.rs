@@ -107,7 +107,7 @@ fn the_account_is_true_whenever_nothing_changes() {
 fn a_cycle_holds_what_is_in_use_and_a_tenth() {
     for (mode, delivery) in MODES {
         for pressure in [Pressure::High, Pressure::Everything] {
-            let toy = Toy::new(HeapOptions { verify: VerifyLevel::Cheap, ..options(mode, delivery) });
+            let toy = Toy::new(HeapOptions { verify: VerifyLevel::Spaces, ..options(mode, delivery) });
             let toy = toy.expect("a heap");
             let cycles = Arc::new(Cycles::default());
             toy.heap.add_listener(cycles.clone());
@@ -159,7 +159,10 @@ impl Listener for Refusals {
 
 fn refusing(mode: Mode, delivery: Option<Delivery>, registrations: u16) -> HeapOptions {
     let answers = ForcedAnswers { seed: 3, refuse_registrations: registrations, ..ForcedAnswers::default() };
-    HeapOptions { stress: StressOptions { forced_answers: Some(answers) }, ..options(mode, delivery) }
+    HeapOptions {
+        stress: StressOptions { forced_answers: Some(answers), ..StressOptions::default() },
+        ..options(mode, delivery)
+    }
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn options(mode: Mode, huge_pages: bool) -> HeapOptions {
         delivery: Some(Delivery::InPlace),
         huge_pages,
         automatic: false,
-        verify: VerifyLevel::Cheap,
+        verify: VerifyLevel::Spaces,
         fall_back: false,
         workers: 2,
         ..HeapOptions::default()

@@ -99,11 +99,14 @@ fn random_options(random: &mut Random) -> HeapOptions {
         buffer_bytes: pick(random, &[1 << 10, 4 << 10, 32 << 10]),
         evacuate_below: [0.5, 0.75, 1.0][random.below(3)],
         patch_budget: pick(random, &[0, 0, 16, 256]),
-        verify: VerifyLevel::ALL[random.below(4)],
+        verify: VerifyLevel::ALL[random.below(7)],
         automatic: false,
         low_weight_marking: false,
         young_cycles: !random.one_in(4),
-        stress: StressOptions { forced_answers: (!random.one_in(3)).then_some(forced) },
+        stress: StressOptions {
+            forced_answers: (!random.one_in(3)).then_some(forced),
+            ..StressOptions::default()
+        },
         ..HeapOptions::default()
     }
 }

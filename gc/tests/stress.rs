@@ -9,7 +9,9 @@ mod toy_embedder;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
+use strikeslip_gc::options::{
+    Delivery, ForcedAnswers, HeapOptions, Mode, StressMode, StressModes, StressOptions, VerifyLevel,
+};
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::roots::{RootPage, RootPageKind};
 use strikeslip_gc::stats::CounterValues;
@@ -31,12 +33,29 @@ fn random_options(random: &mut Random) -> HeapOptions {
         buffer_bytes: pick(random, &[1 << 10, 4 << 10, 32 << 10, 256 << 10]),
         evacuate_below: [0.1, 0.5, 0.75, 1.0][random.below(4)],
         patch_budget: pick(random, &[0, 0, 1, 256, 1 << 20]),
-        verify: VerifyLevel::ALL[random.below(4)],
+        verify: VerifyLevel::ALL[random.below(7)],
         automatic: !random.one_in(4),
         low_weight_marking: random.one_in(2),
         young_cycles: !random.one_in(4),
-        stress: StressOptions { forced_answers: random_answers(random) },
+        stress: StressOptions { forced_answers: random_answers(random), modes: random_modes(random) },
         ..HeapOptions::default()
+    }
+}
+
+/// In half of the rounds up to three stress modes are on.
+fn random_modes(random: &mut Random) -> StressModes {
+    if random.one_in(2) {
+        return StressModes::default();
+    }
+    loop {
+        let modes: Vec<_> = (0..3).map(|_| StressMode::ALL[random.below(StressMode::ALL.len())]).collect();
+        let modes = StressModes::of(&modes[..1 + random.below(3)]);
+        let stress = StressOptions { modes, ..StressOptions::default() };
+        // Some exclude each other. With a whole cycle for each allocation, a round would be over before it began.
+        let too_slow = modes.contains(StressMode::CollectSafepoints);
+        if !too_slow && (HeapOptions { stress, ..HeapOptions::default() }).resolved().is_ok() {
+            return modes;
+        }
     }
 }
 

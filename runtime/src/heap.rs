@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use strikeslip_gc::error::{AllocError, HeapError};
 use strikeslip_gc::heap::Heap as GcHeap;
-use strikeslip_gc::options::{Delivery, HeapOptions, Mode};
+use strikeslip_gc::options::{Delivery, HeapOptions, Mode, StressMode};
 use strikeslip_gc::stats::Snapshot;
 
+use crate::churn;
 use crate::handle::{HandleStack, RootSlot, SlotPool};
 use crate::mutator::Mutator;
 use crate::safepoint::{self, Member, Registry};
@@ -33,7 +34,8 @@ pub enum AttachError {
 #[derive(Clone, Debug)]
 pub struct Heap(Arc<Inner>);
 
-struct Inner {
+/// What all handles of a heap share.
+pub(crate) struct Inner {
     gc: GcHeap,
     registry: Arc<Registry>,
     persistent: Mutex<SlotPool>,
@@ -69,7 +71,16 @@ impl Heap {
         let registry = Arc::new(Registry::new(Duration::from_millis(options.watchdog_ms)));
         let gc = GcHeap::new(options, registry.clone())?;
         registry.set_gc(Some(gc.clone()));
-        Ok(Self(Arc::new(Inner { gc, registry, persistent: Mutex::default(), limit_bytes })))
+        let churns = gc.options().stress.modes.contains(StressMode::ThreadChurn);
+        let inner = Arc::new(Inner { gc, registry, persistent: Mutex::default(), limit_bytes });
+        if churns {
+            churn::start(Arc::downgrade(&inner)).map_err(HeapError::Thread)?;
+        }
+        Ok(Self(inner))
+    }
+
+    pub(crate) const fn from_inner(inner: Arc<Inner>) -> Self {
+        Self(inner)
     }
 
     /// Attaches this thread, runs `f` as a mutator, and detaches it again, also if `f` panics.

@@ -76,6 +76,7 @@ pub mod shape;
 
 mod array;
 mod bytes;
+mod churn;
 mod handle;
 mod heap;
 mod object;
@@ -96,5 +97,7 @@ pub use shape::{Fixed, Object, Typed};
 pub use watchdog::LateMutator;
 
 pub use strikeslip_gc::error::{AllocError as OutOfMemory, HeapError};
-pub use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
+pub use strikeslip_gc::options::{
+    Delivery, ForcedAnswers, HeapOptions, Mode, StressMode, StressModes, StressOptions, VerifyLevel,
+};
 pub use strikeslip_gc::stats::Snapshot;

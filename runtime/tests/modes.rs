@@ -7,35 +7,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Node, all_modes, check_list, list, options};
-use strikeslip::{Array, Delivery, Heap, HeapError, HeapOptions, Local, Mode, Mutator, Scope, VerifyLevel};
+use common::{Node, Random, SetOnDrop, all_modes, check_list, heap_in, list, options};
+use strikeslip::{Array, Heap, HeapOptions, Local, Mode, Mutator, Scope, VerifyLevel};
 
 const SLOTS: usize = 20_000;
-
-/// A small generator of numbers, so that every mode does the same.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-}
-
-/// A heap in exactly this mode, or none, with the reason, if the system does not offer it.
-fn heap_in(mode: Mode, delivery: Option<Delivery>, more: HeapOptions) -> Option<Heap> {
-    match Heap::new(HeapOptions { mode, delivery, fall_back: false, ..more }) {
-        Ok(heap) => {
-            assert_eq!((heap.mode(), heap.delivery()), (mode, delivery));
-            Some(heap)
-        }
-        Err(error @ HeapError::ModeUnavailable { .. }) => {
-            eprintln!("not tested: {error}");
-            None
-        }
-        Err(error) => panic!("{mode}: {error}"),
-    }
-}
 
 /// Replaces, links and drops nodes at random, and keeps a plain map of what must be there. By turns
 /// a collection is waited for, or only asked for: then this goes on beside it.
@@ -103,15 +78,6 @@ fn under_collections(heap: &Heap, program: impl Fn(&Heap)) {
         let _end = SetOnDrop(&done);
         program(heap);
     });
-}
-
-/// Also when the program panics: the other thread ends, and the test fails instead of hanging.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Runs a program in every mode; in concurrent modes again, if by chance no mutator took a fault.

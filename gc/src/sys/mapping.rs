@@ -249,6 +249,32 @@ impl Reservation {
         }
     }
 
+    /// Makes a range inaccessible, or accessible again, whatever it holds.
+    ///
+    /// # Errors
+    /// The range is not open, or the system refuses another mapping.
+    pub fn set_accessible(&self, start: ToAddress, bytes: usize, accessible: bool) -> io::Result<()> {
+        self.check_range(start.get(), bytes)?;
+        let protection = if accessible { READ_WRITE } else { libc::PROT_NONE };
+        // SAFETY: the range lies in this reservation; the caller knows that nobody has business there meanwhile.
+        check(unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(start.get()), bytes, protection) })
+    }
+
+    /// Fills those pages of a range that are there with `word`. Whether there were any.
+    #[must_use]
+    pub fn overwrite(&self, start: ToAddress, bytes: usize, word: u64) -> bool {
+        let mut any = false;
+        for (nth, is_there) in residency(start.get(), bytes).enumerate() {
+            if is_there {
+                let page = start.offset(nth * PAGE_BYTES).as_ptr::<u64>();
+                // SAFETY: the page is there, lies in this reservation, and the caller gives up its contents.
+                unsafe { (0..PAGE_BYTES / 8).for_each(|at| page.add(at).write(word)) };
+                any = true;
+            }
+        }
+        any
+    }
+
     fn check_range(&self, start: usize, bytes: usize) -> io::Result<()> {
         let end = start.checked_add(bytes).filter(|_| bytes > 0 && start.is_multiple_of(PAGE_BYTES));
         match end {

@@ -13,11 +13,14 @@ use std::io;
 
 use crate::address::{FromAddress, ToAddress};
 
+pub(crate) mod call_site;
 #[doc(hidden)]
 pub mod conformance;
 pub mod forced;
 #[doc(hidden)]
 pub mod ioctls;
+#[doc(hidden)]
+pub mod jitter;
 pub mod mapping;
 pub mod observed;
 pub mod probe;
@@ -28,6 +31,7 @@ pub(crate) mod side_table;
 pub mod sigbus;
 #[doc(hidden)]
 pub mod simulated;
+pub(crate) mod storm;
 pub mod uffd;
 
 /// How the kernel answered a request to install pages (COPY, MOVE, ZEROPAGE).

@@ -29,7 +29,7 @@ pub fn options(mode: Mode, delivery: Option<Delivery>) -> HeapOptions {
         mode,
         delivery,
         fall_back: false,
-        verify: VerifyLevel::Cheap,
+        verify: VerifyLevel::Spaces,
         // Everything that is rewritten is taken.
         patch_budget: 0,
         ..HeapOptions::default()

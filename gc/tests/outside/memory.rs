@@ -245,7 +245,7 @@ fn a_memory_limit_that_is_hit_while_copying_is_waited_out() {
 fn copy_with_forced_answers() {
     let forced = ForcedAnswers { seed: 3, per_mille: 900, ..ForcedAnswers::default() };
     for delivery in DELIVERIES {
-        let stress = StressOptions { forced_answers: Some(forced) };
+        let stress = StressOptions { forced_answers: Some(forced), ..StressOptions::default() };
         let toy = Toy::new(HeapOptions { stress, ..options(Mode::ConcurrentCopy, Some(delivery)) });
         let toy = toy.expect("a heap");
         under_load(&toy, 2, |_| {});

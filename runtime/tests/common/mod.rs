@@ -1,8 +1,10 @@
 //! What the tests share: object types, heaps, and a list to fill and check.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use strikeslip::{
-    Delivery, Field, Gc, Heap, HeapOptions, Local, Mode, Mutator, OutOfMemory, Scope, Slot, object,
+    Delivery, Field, Gc, Heap, HeapError, HeapOptions, Local, Mode, Mutator, OutOfMemory, Scope, Slot, object,
 };
 
 object! {
@@ -63,4 +65,38 @@ pub fn check_list(head: Gc<'_, Node>, length: u64) {
         next = node.as_ref().left.load();
     }
     assert!(next.is_none(), "the list is not longer");
+}
+
+/// A small generator of numbers, so that every mode does the same.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+/// A heap in exactly this mode, or none, with the reason, if the system does not offer it.
+pub fn heap_in(mode: Mode, delivery: Option<Delivery>, more: HeapOptions) -> Option<Heap> {
+    match Heap::new(HeapOptions { mode, delivery, fall_back: false, ..more }) {
+        Ok(heap) => {
+            assert_eq!((heap.mode(), heap.delivery()), (mode, delivery));
+            Some(heap)
+        }
+        Err(error @ HeapError::ModeUnavailable { .. }) => {
+            eprintln!("not tested: {error}");
+            None
+        }
+        Err(error) => panic!("{mode}: {error}"),
+    }
+}
+
+/// Also when the program panics: the other thread ends, and the test fails instead of hanging.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
