@@ -188,6 +188,12 @@ impl BarrierQueues {
         }
     }
 
+    /// Most slots that are recorded for one region.
+    #[must_use]
+    pub const fn slots_max(&self) -> u32 {
+        self.slots_max
+    }
+
     const fn queue(&self, kind: Recorded) -> &SegQueue<Box<Buffer>> {
         match kind {
             Recorded::Shades => &self.shades,

@@ -261,7 +261,8 @@ impl MutatorContext {
     #[cold]
     #[inline(never)]
     fn remember(&self, slot: WordIndex) {
-        if remembered::has_room(self.core.space.regions.record(slot.region())) {
+        if remembered::has_room(self.core.space.regions.record(slot.region()), self.core.barrier.slots_max())
+        {
             self.push(Recorded::Remembered, slot);
         }
     }

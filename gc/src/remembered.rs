@@ -23,7 +23,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::address::{RegionIndex, ToAddress, WordIndex};
-use crate::barrier::{REGION_SLOTS_MAX, Recorded};
+use crate::barrier::Recorded;
 use crate::core::Core;
 use crate::forward::forward_word;
 use crate::geometry::REGION_CHUNKS;
@@ -55,12 +55,12 @@ pub const fn is_remembered(holder: u8, value: u8) -> bool {
     holder >= Class::Candidate as u8 && value < holder && value <= Class::Candidate as u8
 }
 
-/// Whether a slot of this region is to be recorded. If too many were, the region overflows instead.
+/// Whether a slot of this region is to be recorded. If there are `most` already, the region overflows instead.
 #[must_use]
-pub fn has_room(record: &RegionRecord) -> bool {
+pub fn has_room(record: &RegionRecord, most: u32) -> bool {
     // Counts may lose updates to a race; they steer costs, not correctness.
     let remembered = record.remembered.load(Ordering::Relaxed);
-    if remembered >= REGION_SLOTS_MAX {
+    if remembered >= most {
         // Relaxed: the controller looks after the next handshake or pause.
         record.remembered_overflowed.store(true, Ordering::Relaxed);
         return false;

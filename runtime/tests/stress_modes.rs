@@ -18,7 +18,7 @@ use strikeslip::{
 /// Elements of a mutator's table: more than an object that can move has room for.
 const SLOTS: usize = 140_000;
 /// Nodes in it at first.
-const FIRST_NODES: usize = 20_000;
+const FIRST_NODES: usize = 8_000;
 /// Bytes of garbage behind each of them, so that there is something to compact.
 const GARBAGE: usize = 150;
 /// How long a row may take. (On a quiet machine most take 0.1 s.)
