@@ -20,9 +20,10 @@
 //!
 //! | part | |
 //! |---|---|
-//! | [`walk`] | headers, records, counts, buffers |
-//! | [`traverse`] | roots, what is reachable, the second marking |
-//! | [`slots`] | the flip |
+//! | `walk` | headers, records, counts, buffers |
+//! | `traverse` | roots, what is reachable, the second marking |
+//! | `placed` | the plan |
+//! | `slots` | the flip |
 //! | [`shadow`] | copies |
 
 use std::time::Instant;
