@@ -11,7 +11,7 @@ use strikeslip_demos::json::Output;
 
 use crate::error::Error;
 use crate::measure::recorder::Recorder;
-use crate::{brownout, evacuate, pauses, run};
+use crate::{brownout, evacuate, pauses, peers, run};
 
 #[derive(Debug, Parser)]
 #[command(name = "strikeslip-bench", version, about = "Benchmarks of the Strikeslip collector")]
@@ -36,6 +36,8 @@ enum Benchmark {
     },
     /// A full evacuation beside the floor that the kernel sets, and what is copied of a dense heap
     Evacuate(evacuate::Options),
+    /// The same workloads on other collectors, beside ours
+    Peers(peers::Options),
 }
 
 /// Options of all benchmarks.
@@ -120,6 +122,7 @@ pub fn main() -> ExitCode {
         Benchmark::Brownout(options) => brownout::run(&options),
         Benchmark::Evacuate(options) => evacuate::run(&options),
         Benchmark::Run(options) => run::run(&options),
+        Benchmark::Peers(options) => peers::run(&options),
         Benchmark::Once { plan } => run::child::answer(&plan),
     };
     match result {

@@ -46,6 +46,14 @@ pub enum Error {
     /// The report cannot be written.
     #[error(transparent)]
     Report(#[from] WriteError),
+    /// Another file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    File {
+        /// Where to.
+        path: String,
+        /// The system's reason.
+        source: io::Error,
+    },
 }
 
 /// Fails with [`Error::Wrong`] unless two values are equal.

@@ -4,6 +4,7 @@
 //! - [`brownout`]: the speed of mutators in the first milliseconds after the flip.
 //! - [`evacuate`]: a full evacuation, beside the floor that the kernel and the memory set
 //!   ([`floor`]), and how little of a dense heap is copied.
+//! - [`peers`]: the same workloads on other collectors, beside ours.
 //!
 //! All of them check the data they work on: a figure is printed only after every object was found
 //! as it was left. Memory is warmed first ([`warm`]), and beside each figure stands what else
@@ -21,6 +22,7 @@ pub mod live;
 pub mod measure;
 pub mod numbers;
 pub mod pauses;
+pub mod peers;
 pub mod run;
 pub mod table;
 pub mod timeline;

@@ -7,6 +7,7 @@
 pub mod distribution;
 pub mod faults;
 pub mod memory;
+pub mod metered;
 pub mod observed;
 pub mod processor;
 pub mod recorder;

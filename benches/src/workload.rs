@@ -3,10 +3,10 @@
 //!
 //! Each runs on mutator threads of its own, which the instrument knows by number and name.
 
-mod gcbench;
-mod graph;
-mod lru;
-mod trees;
+pub mod gcbench;
+pub mod graph;
+pub mod lru;
+pub mod trees;
 
 use std::thread;
 use std::time::Instant;

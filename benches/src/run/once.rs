@@ -11,8 +11,10 @@ use crate::error::Error;
 use crate::measure::distribution::Distribution;
 use crate::measure::faults::FaultLog;
 use crate::measure::memory::peak_resident_bytes;
+use crate::measure::metered::{WINDOW_NS, metered};
 use crate::measure::observed::Observed;
 use crate::measure::recorder::{Cycle, Delay, Recorder};
+use crate::measure::timed::Section;
 use crate::workload::{Name, Outcome, Parameters, Task};
 
 /// What is to be run.
@@ -79,6 +81,13 @@ pub fn run(plan: &Plan) -> Result<Run, Error> {
     Ok(describe(plan, &heap, &outcome, &Observed::during(&outcome.section, &recorder), noise))
 }
 
+/// When operations were complete, since the begin of the section: each, or each hundredth where there are
+/// millions.
+fn marks(workload: Name, section: &Section) -> Vec<u64> {
+    let every = if workload == Name::Lru { 100 } else { 1 };
+    section.ends.iter().skip(every - 1).step_by(every).map(|end| end - section.begin_ns).collect()
+}
+
 fn describe(plan: &Plan, heap: &Heap, outcome: &Outcome, observed: &Observed, noise: Noise) -> Run {
     let section = &outcome.section;
     let flips = |value: &dyn Fn(&Cycle) -> u64| {
@@ -98,6 +107,7 @@ fn describe(plan: &Plan, heap: &Heap, outcome: &Outcome, observed: &Observed, no
         handler_ns: in_place.map(|fault| fault.latency_ns).sum(),
         cycles: observed.cycles.len() as u64,
         faults: observed.faults.len() as u64,
+        metered_ns: Distribution::of(metered(&marks(plan.case.workload, section), WINDOW_NS)),
         latency_ns: Distribution::of(section.operations().map(|(start, end)| end - start)),
         pauses_ns: lengths(&observed.pauses),
         stopped_ns: flips(&|cycle| cycle.summary.stopped_ns),

@@ -65,6 +65,8 @@ pub struct Run {
     pub faults: u64,
     /// Latency of the operations that are timed singly; paced, from the intended start.
     pub latency_ns: Distribution,
+    /// The same flat out, had operations arrived evenly over 100 ms (of pushes, each hundred is one).
+    pub metered_ns: Distribution,
     /// From the request of a stop to the last mutator's resumption.
     pub pauses_ns: Distribution,
     /// From the request of a stop until mutators may run.
