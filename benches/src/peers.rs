@@ -12,8 +12,8 @@ pub mod tools;
 pub mod work;
 
 use std::fmt::Write as _;
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -191,7 +191,7 @@ fn once(options: &Options, tools: &Tools, cell: &Cell) -> Result<Measured, Strin
     let (marks, log) = (scratch.join("marks"), scratch.join("log"));
     for old in [&marks, &log] {
         // It need not be there.
-        let _ = std::fs::remove_file(old);
+        let _ = fs::remove_file(old);
     }
     let start = Start {
         parameters: &parameters,
@@ -202,22 +202,24 @@ fn once(options: &Options, tools: &Tools, cell: &Cell) -> Result<Measured, Strin
         log: &log,
     };
     let mut command = cell.peer.command(tools, &start)?;
-    let output = output_within(&mut command, Duration::from_secs(options.limit_seconds))?;
+    let output = output_within(&mut command, Duration::from_secs(options.limit_seconds), &scratch)?;
     if cell.peer.kit() == Kit::Ours {
         return Measured::from_ours(&output);
     }
     let mut measured = Measured::from_output(&output)?;
-    measured.add_log(&std::fs::read_to_string(&log).unwrap_or_default());
-    measured.add_marks(&std::fs::read(&marks).unwrap_or_default());
+    measured.add_log(&fs::read_to_string(&log).unwrap_or_default());
+    measured.add_marks(&fs::read(&marks).unwrap_or_default());
     Ok(measured)
 }
 
 /// How often a run is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What a command prints, if it ends well within the time.
-fn output_within(command: &mut Command, limit: Duration) -> Result<String, String> {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// What a command prints, if it ends well within the time. It prints into files, which are never full.
+fn output_within(command: &mut Command, limit: Duration, scratch: &Path) -> Result<String, String> {
+    let (output, errors) = (scratch.join("stdout"), scratch.join("stderr"));
+    let create = |path| File::create(path).map_err(|error| format!("no file for what it prints: {error}"));
+    let command = command.stdin(Stdio::null()).stdout(create(&output)?).stderr(create(&errors)?);
     let mut child = command.spawn().map_err(|error| format!("cannot be started: {error}"))?;
     let end = Instant::now() + limit;
     let status = loop {
@@ -233,15 +235,11 @@ fn output_within(command: &mut Command, limit: Duration) -> Result<String, Strin
             Err(error) => return Err(format!("cannot be waited for: {error}")),
         }
     };
-    let mut text = String::new();
     if status.success() {
-        let read = child.stdout.take().map(|mut output| output.read_to_string(&mut text));
-        return read.transpose().map(|_| text).map_err(|error| format!("its output cannot be read: {error}"));
+        return fs::read_to_string(&output)
+            .map_err(|error| format!("what it printed cannot be read: {error}"));
     }
-    if let Some(mut errors) = child.stderr.take() {
-        // What can be read of it will do.
-        let _ = errors.read_to_string(&mut text);
-    }
+    let text = [errors, output].map(|path| fs::read_to_string(path).unwrap_or_default()).concat();
     Err(format!(
         "{status}: {}",
         text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no reason given")
@@ -261,7 +259,7 @@ fn finish(options: &Options, works: &[Work], results: &Results) -> Result<(), Er
     }
     println!("{text}\n{}\n{about}", medians.text());
     if let Some(path) = &options.markdown {
-        std::fs::write(path, markdown)
+        fs::write(path, markdown)
             .map_err(|source| Error::File { path: path.display().to_string(), source })?;
     }
     if let Some(path) = &options.json {
@@ -274,18 +272,25 @@ fn finish(options: &Options, works: &[Work], results: &Results) -> Result<(), Er
 mod tests {
     use super::*;
 
+    fn scratch() -> PathBuf {
+        let scratch = std::env::temp_dir().join(format!("strikeslip-peers-{:?}", thread::current().id()));
+        fs::create_dir_all(&scratch).expect("a folder for files of a test");
+        scratch
+    }
+
     #[test]
     fn a_command_that_hangs_is_ended() {
         let begin = Instant::now();
-        let answer = output_within(Command::new("sleep").arg("60"), Duration::from_millis(50));
+        let answer = output_within(Command::new("sleep").arg("60"), Duration::from_millis(50), &scratch());
         assert_eq!(answer, Err("not done within 0 s".to_owned()));
         assert!(begin.elapsed() < Duration::from_secs(30));
     }
 
     #[test]
     fn a_command_that_fails_says_why() {
-        let answer =
-            output_within(Command::new("sh").args(["-c", "echo no luck >&2; exit 3"]), Duration::MAX / 4);
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no luck >&2; exit 3"]);
+        let answer = output_within(&mut command, Duration::from_secs(60), &scratch());
         assert_eq!(answer, Err("exit status: 3: no luck".to_owned()));
     }
 
