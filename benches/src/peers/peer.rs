@@ -33,8 +33,10 @@ pub enum Peer {
     StickyImmix,
     /// MMTk's Immix with concurrent marking
     ConcurrentImmix,
-    /// MMTk's mark-compact collector
+    /// MMTk's mark-compact collector of Lisp-2
     MarkCompact,
+    /// MMTk's mark-compact collector after the Compressor
+    Compressor,
     /// The conservative collector of Boehm, Demers and Weiser
     Bdwgc,
     /// No collector: owners free, with the system's allocator
@@ -98,6 +100,7 @@ impl Peer {
             Self::StickyImmix => "StickyImmix",
             Self::ConcurrentImmix => "ConcurrentImmix",
             Self::MarkCompact => "MarkCompact",
+            Self::Compressor => "Compressor",
             Self::Bdwgc => "bdwgc",
             Self::Malloc => "malloc",
             Self::Mimalloc => "mimalloc",
@@ -111,7 +114,8 @@ impl Peer {
             Self::Strikeslip => Kit::Ours,
             Self::Zgc | Self::Shenandoah | Self::G1 | Self::Parallel => Kit::Java,
             Self::Go => Kit::Go,
-            Self::Immix | Self::StickyImmix | Self::ConcurrentImmix | Self::MarkCompact => Kit::Mmtk,
+            Self::Immix | Self::StickyImmix | Self::ConcurrentImmix => Kit::Mmtk,
+            Self::MarkCompact | Self::Compressor => Kit::Mmtk,
             Self::Bdwgc => Kit::Bdwgc,
             Self::Malloc | Self::Mimalloc => Kit::Native,
         }
