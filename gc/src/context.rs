@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::address::{ToAddress, WordIndex};
+use crate::address::{HeapRange, RegionIndex, ToAddress, WordIndex};
 use crate::alloc::{allocate_large, largest_object};
 use crate::barrier::{Barrier, Recorded, Records, is_white, shade_both};
 use crate::control::Request;
@@ -26,7 +26,7 @@ use crate::plan::Pressure;
 use crate::region::Class;
 use crate::remembered;
 use crate::stress::{AtAllocation, StressMode};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Why an allocation could not be satisfied at once.
 #[derive(Copy, Clone, Debug)]
@@ -59,6 +59,9 @@ pub struct MutatorContext {
     /// A stress mode had the last allocation wait for a cycle: its next attempt goes on.
     waited: Cell<bool>,
     records: Records,
+    /// For the write barrier, where each load counts: `core.space.range`, and its regions' ages.
+    range: HeapRange,
+    ages: *const AtomicU8,
 }
 
 impl fmt::Debug for MutatorContext {
@@ -79,6 +82,8 @@ impl MutatorContext {
             barrier: Cell::new(core.barrier_now()),
             waited: Cell::new(false),
             records: Records::new(&core.barrier),
+            range: core.space.range,
+            ages: core.space.regions.ages(),
             core,
         }
     }
@@ -219,7 +224,8 @@ impl MutatorContext {
     pub unsafe fn store(&self, slot: &AtomicU64, value: Option<ToAddress>) {
         match self.barrier.get() {
             Barrier::Off => {}
-            Barrier::Remember => self.remember_if_young(slot, value),
+            // SAFETY: the caller's contract.
+            Barrier::Remember => unsafe { self.remember_if_young(slot, value) },
             Barrier::Mark => self.mark_barrier(slot, value),
         }
         // Release: pairs with the Acquire load in marking and in the embedder's loads.
@@ -247,13 +253,19 @@ impl MutatorContext {
     }
 
     /// Records the slot if it lies in an old object and gets a reference to a young one.
+    ///
+    /// # Safety
+    /// As for [`Self::store`].
     #[inline]
-    fn remember_if_young(&self, slot: &AtomicU64, value: Option<ToAddress>) {
+    unsafe fn remember_if_young(&self, slot: &AtomicU64, value: Option<ToAddress>) {
         let Some(new) = value else { return };
-        let space = &self.core.space;
-        let slot = space.range.word_at(std::ptr::from_ref(slot).addr());
-        let regions = &space.regions;
-        if remembered::is_remembered(regions.age(slot.region()), regions.age(space.range.region(new))) {
+        // SAFETY: slot and value lie in this heap (the caller's contract), so their regions have entries in the
+        // table, which lives as long as `core`.
+        let age = |region: RegionIndex| unsafe { (*self.ages.add(region.index())).load(Ordering::Relaxed) };
+        let slot = self.range.word_at(std::ptr::from_ref(slot).addr());
+        let holder = age(slot.region());
+        // Most stores are into new objects.
+        if remembered::is_old(holder) && remembered::is_remembered(holder, age(self.range.region(new))) {
             self.remember(slot);
         }
     }

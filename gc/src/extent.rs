@@ -3,7 +3,8 @@
 //! Run by the controller. A young cycle costs what the objects born since the last cycle cost that are still alive; a
 //! full one what all live objects cost. But old objects that die are found by a full one only, and until then what
 //! is left for young ones shrinks. So cycles are young until old objects have taken half of what the last full
-//! cycle left free.
+//! cycle left free. And where young objects do not die sooner than others, young cycles are for nothing: after one
+//! that freed little, the next are full, twice as many each time, until one is young again to see.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -34,9 +35,20 @@ pub struct Generations {
     must_be_full: AtomicBool,
     /// The last cycle was young, and a mutator waited for memory.
     young_under_pressure: AtomicBool,
+    /// Regions in use when the cycle began, and how many of them held young objects.
+    used: AtomicUsize,
+    young: AtomicUsize,
+    /// Full cycles before the next young one; and how many there were to be the last time.
+    full_cycles_due: AtomicUsize,
+    backoff: AtomicUsize,
     /// Regions allocated during the last cycle of each extent.
     allocated: [AtomicUsize; 2],
 }
+
+/// A young cycle pays if it frees this share of what was young, at least.
+const FREED_AT_LEAST: f64 = 0.3;
+/// Most full cycles in a row before a young one is tried again.
+const MOST_BACKOFF: usize = 8;
 
 impl Generations {
     /// The extent of the cycle that begins now.
@@ -52,6 +64,8 @@ impl Generations {
             !options.young_cycles || self.must_be_full.load(Ordering::Relaxed) || wanted.is_none() && in_vain;
         let extent = if full { Extent::Full } else { wanted.unwrap_or_else(|| self.next(space)) };
         self.must_be_full.store(false, Ordering::Relaxed);
+        self.used.store(space.used(), Ordering::Relaxed);
+        self.young.store(space.used().saturating_sub(old_regions(space)), Ordering::Relaxed);
         let under_pressure = extent == Extent::Young && pressure != Pressure::Normal;
         self.young_under_pressure.store(under_pressure, Ordering::Relaxed);
         extent
@@ -59,10 +73,23 @@ impl Generations {
 
     /// What the next cycle should be.
     fn next(&self, space: &Space) -> Extent {
+        if self.full_cycles_due.load(Ordering::Relaxed) > 0 {
+            return Extent::Full;
+        }
         let after_full = self.old_after_full.load(Ordering::Relaxed);
         let grown = old_regions(space).saturating_sub(after_full);
         let left = space.limit().saturating_sub(after_full);
         if grown * 2 > left { Extent::Full } else { Extent::Young }
+    }
+
+    /// Whether a young cycle paid.
+    fn judge(&self, freed: f64, young: f64) {
+        let backoff = match self.backoff.load(Ordering::Relaxed) {
+            _ if freed >= FREED_AT_LEAST * young => 0,
+            before => (2 * before).clamp(1, MOST_BACKOFF),
+        };
+        self.backoff.store(backoff, Ordering::Relaxed);
+        self.full_cycles_due.store(backoff, Ordering::Relaxed);
     }
 
     /// The next cycle has to be full.
@@ -72,8 +99,16 @@ impl Generations {
 
     /// A cycle is over, during which so many regions were allocated. Returns how many to expect during the next.
     pub fn ended(&self, options: &HeapOptions, space: &Space, extent: Extent, allocated: usize) -> usize {
-        if extent == Extent::Full {
-            self.old_after_full.store(old_regions(space), Ordering::Relaxed);
+        match extent {
+            Extent::Full => {
+                self.old_after_full.store(old_regions(space), Ordering::Relaxed);
+                let due = self.full_cycles_due.load(Ordering::Relaxed);
+                self.full_cycles_due.store(due.saturating_sub(1), Ordering::Relaxed);
+            }
+            Extent::Young => {
+                let freed = (self.used.load(Ordering::Relaxed) + allocated).saturating_sub(space.used());
+                self.judge(freed as f64, self.young.load(Ordering::Relaxed) as f64);
+            }
         }
         self.allocated[extent as usize].store(allocated, Ordering::Relaxed);
         let next = if options.young_cycles { self.next(space) } else { Extent::Full };
@@ -87,4 +122,23 @@ fn old_regions(space: &Space) -> usize {
     let is_old =
         |&region: &_| regions.usage(region).counts_as_used() && regions.class(region) == Class::Settled;
     regions.in_use().filter(is_old).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn young_cycles_that_free_little_are_tried_less_often() {
+        let generations = Generations::default();
+        let due = || generations.full_cycles_due.load(Ordering::Relaxed);
+        for expected in [1, 2, 4, 8, 8] {
+            generations.judge(29.0, 100.0);
+            assert_eq!(due(), expected);
+        }
+        generations.judge(30.0, 100.0);
+        assert_eq!(due(), 0);
+        generations.judge(0.0, 100.0);
+        assert_eq!(due(), 1, "begins anew");
+    }
 }

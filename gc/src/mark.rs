@@ -28,12 +28,11 @@ use crate::build::for_each_slot;
 use crate::core::Core;
 use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
 use crate::layout::{Header, Tail};
-use crate::livemap::LiveMap;
 use crate::region::{Class, Regions};
 use crate::remembered::OldToYoung;
 use crate::roots::root_reference;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{hint, thread};
+use crate::sync::{hint, spins, thread};
 use crate::sys::schedule::{Schedule, Step};
 use crate::sys::{prefetch, sched};
 
@@ -46,8 +45,8 @@ const TASKS_BETWEEN_STEPS: u32 = 16;
 /// The nice value of marking threads: on few processors, the latency of a concurrent collector is mostly
 /// competition for a core. They give it up when a mutator waits for memory.
 const LOW_WEIGHT: i32 = 5;
-/// Objects whose headers are being prefetched.
-const PREFETCH: usize = 8;
+/// Objects whose headers and marks are being prefetched.
+const PREFETCH: usize = 16;
 
 /// What marking found: only the plan can be made of it.
 #[derive(Debug, Default)]
@@ -187,19 +186,22 @@ pub(crate) fn wait_for_work(
         rounds += 1;
         match schedule {
             Some(schedule) => schedule.yield_now(),
-            None if rounds < 100 => hint::spin_loop(),
-            None => thread::yield_now(),
+            None if rounds < spins(100) => hint::spin_loop(),
+            None if rounds < spins(120) => thread::yield_now(),
+            // Work may not come for long: what is left may be a list. A processor is worth more to others.
+            None => thread::nap(),
         }
     }
 }
 
-/// Whether an object that a reference was found to has to be visited.
+/// Whether an object that a reference was found to has to be visited, if it is not marked. Whether it is, is asked
+/// when its mark has come into the cache.
 #[inline]
-pub(crate) fn needs_visit(regions: &Regions, live: &LiveMap, word: WordIndex) -> bool {
+pub(crate) fn needs_visit(regions: &Regions, word: WordIndex) -> bool {
     match regions.class(word.region()) {
         Class::Fresh | Class::Settled => false,
         Class::Free => panic!("reference to word {:#x} in a free region: the heap is corrupt", word.0),
-        Class::New | Class::Candidate | Class::Traced => !live.is_marked(word),
+        Class::New | Class::Candidate | Class::Traced => true,
     }
 }
 
@@ -256,7 +258,9 @@ impl Marker<'_> {
     fn next(&mut self) -> Option<Task> {
         while self.pending.len() < PREFETCH {
             let Some(task) = self.deque.pop() else { break };
-            prefetch(self.marking.core.space.range.address(task.word).as_ptr::<u64>());
+            let space = &self.marking.core.space;
+            prefetch(space.range.address(task.word).as_ptr::<u64>());
+            space.live.prefetch(task.word.chunk());
             self.pending.push_back(task);
         }
         self.pending.pop_front().or_else(|| self.find())
@@ -331,6 +335,9 @@ impl Marker<'_> {
 
     fn perform(&mut self, task: Task) {
         let space = &self.marking.core.space;
+        if task.element == 0 && space.live.is_marked(task.word) {
+            return;
+        }
         let address = space.range.address(task.word);
         // SAFETY: no page is missing while marking (invariant 2), and a task's word is the first of
         // an object (it came from a reference). A header does not change once it was published.
@@ -397,7 +404,7 @@ impl Marker<'_> {
     #[inline]
     fn discover(&mut self, word: WordIndex) {
         let space = &self.marking.core.space;
-        if needs_visit(&space.regions, &space.live, word) {
+        if needs_visit(&space.regions, word) {
             self.deque.push(Task { word, element: 0 });
         }
     }

@@ -225,6 +225,12 @@ impl Regions {
         self.classes[region.index()].load(Ordering::Relaxed)
     }
 
+    /// The table of ages, as long as the heap has regions.
+    #[must_use]
+    pub const fn ages(&self) -> *const AtomicU8 {
+        self.classes.as_ptr()
+    }
+
     /// The region's verdict.
     #[inline]
     #[must_use]

@@ -52,7 +52,14 @@ pub struct OldToYoung {
 #[inline]
 #[must_use]
 pub const fn is_remembered(holder: u8, value: u8) -> bool {
-    holder >= Class::Candidate as u8 && value < holder && value <= Class::Candidate as u8
+    is_old(holder) && value < holder && value <= Class::Candidate as u8
+}
+
+/// Whether objects in a region of this age may be old.
+#[inline]
+#[must_use]
+pub const fn is_old(age: u8) -> bool {
+    age >= Class::Candidate as u8
 }
 
 /// Whether a slot of this region is to be recorded. If there are `most` already, the region overflows instead.

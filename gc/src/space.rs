@@ -261,18 +261,34 @@ impl Space {
             return None;
         }
         let class = self.current_class();
-        let order = if class == Class::Fresh {
-            [Role::YoungMarking, Role::Young, Role::Old]
-        } else {
-            [Role::Young, Role::YoungMarking, Role::Old]
-        };
-        let region = self.find(&free, usage, &order, Contents::MayBeDirty)?;
+        let region = self.find_for_mutators(&free, class)?;
         if !self.make_room(&mut free, &[region]) {
             return None;
         }
         free.take(region);
         self.begin_use(region, usage, class);
         Some(region)
+    }
+
+    /// Finds a free region for mutators. Memory that is there is preferred to the better role: new memory has to
+    /// be cleared by the system, and free regions elsewhere would have to give up theirs for it.
+    fn find_for_mutators(&self, free: &FreeRegions, class: Class) -> Option<RegionIndex> {
+        let order = if class == Class::Fresh {
+            [Role::YoungMarking, Role::Young, Role::Old]
+        } else {
+            [Role::Young, Role::YoungMarking, Role::Old]
+        };
+        let is_resident = |role| {
+            let mut windows = self.windows().filter(move |&window| self.window(window).role == role);
+            windows.find_map(|window| {
+                let registered = self.window(window).registered.load(Ordering::Relaxed);
+                if registered { None } else { free.first(window, true).1 }
+            })
+        };
+        order[..2]
+            .iter()
+            .find_map(|&role| is_resident(role))
+            .or_else(|| self.find(free, Use::Objects, &order, Contents::MayBeDirty))
     }
 
     /// Finds a free region, by preference: not registered, resident or not as wanted, in the order of

@@ -174,7 +174,7 @@ impl Heap {
 
     fn discover(&self, address: u64, work: &mut Vec<usize>) {
         if let Some(object) = object(address)
-            && mark::needs_visit(&self.regions, &self.live, word(object))
+            && mark::needs_visit(&self.regions, word(object))
         {
             work.push(object);
         }

@@ -173,6 +173,11 @@ pub mod hint {
 /// `loom::thread`.
 pub mod thread {
     pub use loom::thread::yield_now;
+
+    /// Lets others run.
+    pub fn nap() {
+        yield_now();
+    }
 }
 
 /// A cell that is lent by pointer, to a closure. Accesses that do not exclude each other are found.

@@ -26,6 +26,11 @@ pub mod hint {
 /// `std::thread`.
 pub mod thread {
     pub use std::thread::yield_now;
+
+    /// Sleeps for a moment.
+    pub fn nap() {
+        crate::sys::sched::nap(std::time::Duration::from_micros(50));
+    }
 }
 
 /// A cell that is lent by pointer, to a closure: a model checks that accesses exclude each other.
