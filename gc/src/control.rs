@@ -161,11 +161,22 @@ impl Control {
         self.wanted.notify_one();
     }
 
+    /// Asks for a cycle that begins after this call. Returns its number, for [`Self::is_complete`].
+    pub(crate) fn ask(&self, pressure: Pressure, extent: Extent) -> u64 {
+        let mut state = self.lock();
+        self.raise(&mut state, Request { trigger: Trigger::Explicit, pressure, extent: Some(extent) });
+        state.begun + 1
+    }
+
+    /// Whether this cycle is complete.
+    pub(crate) fn is_complete(&self, cycle: u64) -> bool {
+        self.lock().completed >= cycle
+    }
+
     /// Asks for a cycle and waits until it is complete.
     pub fn collect(&self, pressure: Pressure, extent: Extent) {
+        let wanted = self.ask(pressure, extent);
         let mut state = self.lock();
-        let wanted = state.begun + 1;
-        self.raise(&mut state, Request { trigger: Trigger::Explicit, pressure, extent: Some(extent) });
         while state.completed < wanted && !state.stopping {
             state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -237,10 +248,7 @@ impl Control {
             if state.stopping {
                 return Order::Stop;
             }
-            let restless = Request { trigger: Trigger::Explicit, pressure: Pressure::High, extent: None };
-            if let Some(request) = state.requested.take().or_else(|| self.restless.then_some(restless)) {
-                state.begun += 1;
-                self.begun.store(state.begun, Ordering::Relaxed);
+            if let Some(request) = self.begin(&mut state) {
                 return Order::Collect(request);
             }
             let (next, timeout) =
@@ -250,6 +258,20 @@ impl Control {
                 return Order::Idle;
             }
         }
+    }
+
+    /// The cycle that was asked for begins.
+    fn begin(&self, state: &mut State) -> Option<Request> {
+        let restless = Request { trigger: Trigger::Explicit, pressure: Pressure::High, extent: None };
+        let requested = state.requested.take().or_else(|| self.restless.then_some(restless))?;
+        state.begun += 1;
+        self.begun.store(state.begun, Ordering::Relaxed);
+        Some(requested)
+    }
+
+    /// The controller, where it must not wait: the cycle that was asked for, if any.
+    pub(crate) fn try_next_order(&self) -> Option<Request> {
+        self.begin(&mut self.lock())
     }
 
     /// The controller: a cycle is complete.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::address::ToAddress;
 use crate::choice::Choice;
 use crate::context::MemoryNeed;
-use crate::control::{Order, Request};
+use crate::control::Request;
 use crate::core::Core;
 use crate::cycle::{self, Pools};
 use crate::embedder::Embedder;
@@ -84,16 +84,29 @@ impl SimulatedHeap {
     }
 
     /// Runs a whole cycle on the calling thread, which stands for the controller.
-    ///
-    /// # Panics
-    /// Never: an order was just given.
     pub fn collect(&self, pressure: Pressure, extent: Extent) {
         self.core.control.request(Request { trigger: Trigger::Explicit, pressure, extent: Some(extent) });
-        let Order::Collect(request) = self.core.control.next_order() else {
-            unreachable!("a cycle was requested");
-        };
+        self.collect_if_asked();
+    }
+
+    /// As [`Self::collect`], if a mutator or the heap's occupancy asked for a cycle. Whether one did.
+    pub fn collect_if_asked(&self) -> bool {
+        let Some(request) = self.core.control.try_next_order() else { return false };
         let extent = cycle::run(&self.core, &self.pools, request);
         self.core.control.completed(request.pressure, extent);
+        true
+    }
+
+    /// Asks for a cycle, which begins when a thread calls [`Self::collect_if_asked`]. Returns its number.
+    #[must_use]
+    pub fn request(&self, pressure: Pressure, extent: Extent) -> u64 {
+        self.core.control.ask(pressure, extent)
+    }
+
+    /// Whether the cycle of this number is complete.
+    #[must_use]
+    pub fn is_complete(&self, cycle: u64) -> bool {
+        self.core.control.is_complete(cycle)
     }
 
     /// The page service: tells which pages are missing.

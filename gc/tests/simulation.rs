@@ -7,17 +7,16 @@
 //! `STRIKESLIP_SIMULATION_SEEDS` is how many seeds to try (the default takes some seconds), beginning with
 //! `STRIKESLIP_SIMULATION_FIRST`; `STRIKESLIP_SIMULATION_SEED` is the only one. A run that fails, or ends the process, says its seed.
 
+mod simulated;
 mod toy_embedder;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::Duration;
 
-use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::{Config, FailurePersistence, MaxSteps, Runner, thread};
+use shuttle::{Runner, thread};
 use strikeslip_gc::extent::Extent;
 use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
 use strikeslip_gc::plan::Pressure;
@@ -25,41 +24,9 @@ use strikeslip_gc::simulation::SimulatedHeap;
 use strikeslip_gc::stats::Snapshot;
 use strikeslip_gc::sys::schedule::{Schedule, Step};
 
+use simulated::{Shuttle, config, until};
 use toy_embedder::Toy;
 use toy_embedder::graph::{Graph, Random, Shape, mix};
-
-/// Lets `shuttle` choose.
-#[derive(Debug)]
-struct Shuttle;
-
-impl Schedule for Shuttle {
-    fn step(&self, _step: Step) {
-        // Without a hint that this thread waits for anything.
-        thread::sleep(Duration::ZERO);
-    }
-
-    fn yield_now(&self) {
-        thread::yield_now();
-    }
-
-    fn wait(&self, limited: bool, done: &dyn Fn() -> bool) -> bool {
-        while !done() {
-            if limited && thread_rng().gen_ratio(1, 4) {
-                return false;
-            }
-            thread::yield_now();
-        }
-        true
-    }
-
-    fn run_workers(&self, count: usize, work: &(dyn Fn() + Sync)) {
-        thread::scope(|scope| {
-            for _ in 0..count {
-                scope.spawn(work);
-            }
-        });
-    }
-}
 
 /// What was seen over all runs: fault paths, and answers that were forced.
 #[derive(Debug, Default)]
@@ -187,12 +154,7 @@ fn repeat(
     work: fn(&SimulatedHeap),
 ) -> thread::JoinHandle<()> {
     let (heap, ended) = (heap.clone(), ended.clone());
-    thread::spawn(move || {
-        while !ended.load(Ordering::Relaxed) {
-            work(&heap);
-            thread::yield_now();
-        }
-    })
+    thread::spawn(move || until(&ended, || work(&heap)))
 }
 
 /// The seed of the run at hand, for a process that ends in the middle of it.
@@ -215,16 +177,6 @@ fn tell_seed_on_abort() {
         // SAFETY: the handler only writes; when it returns, `abort` ends the process.
         unsafe { libc::signal(libc::SIGABRT, tell as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     });
-}
-
-fn config() -> Config {
-    let mut config = Config::new();
-    config.stack_size = 1 << 20;
-    // The seed is enough.
-    config.failure_persistence = FailurePersistence::None;
-    config.max_steps = MaxSteps::FailAfter(2_000_000);
-    config.silence_warnings = true;
-    config
 }
 
 /// Runs `seed` under a scheduler. A failure says the seed.

@@ -437,6 +437,11 @@ impl Mutator {
         self.member.context.store_root(self.present(&page.slots()[slot]), object);
     }
 
+    /// Empties a slot of a page that mutators share.
+    pub fn withdraw(&self, page: &RootPage, slot: usize) {
+        self.present(&page.slots()[slot]).store(0, Ordering::Relaxed);
+    }
+
     /// Loads a reference from a page that mutators share.
     pub fn subscribe(&self, page: &RootPage, slot: usize) -> Option<ToAddress> {
         // Acquire: pairs with the Release in `MutatorContext::store_root`.
