@@ -20,7 +20,7 @@ use crate::report::screen;
 use crate::run::{Failure, Settings, run};
 use crate::units::{Bytes, parse_bytes};
 use crate::workload::{Plan, Workload};
-use crate::{contention, doctor};
+use crate::{contention, doctor, soak};
 
 /// Default heap of `churn`, of which half is live.
 const CHURN_HEAP_BYTES: u64 = 128 << 20;
@@ -64,6 +64,9 @@ enum Command {
     Churn,
     /// Show what per-VMA locks buy: compaction and single page operations beside threads that storm mmap_lock
     Contention(contention::cli::Arguments),
+    /// Run index and churn under random modes, deliveries and options for long, and look for leaks and drift between
+    /// rounds; of the other options only --seed, --json and --quiet count
+    Soak(soak::cli::Arguments),
     /// Say what this machine offers and what the collector would choose
     Doctor {
         /// Instead, try each rule of the page operations on the running kernel; a difference is exit code 1
@@ -141,6 +144,8 @@ enum Error {
     Failure(#[from] Failure),
     #[error("{0}")]
     Contention(#[from] contention::cli::Error),
+    #[error("{0}")]
+    Soak(#[from] soak::cli::Error),
     #[error("this kernel differs from what the collector expects in {0} rules")]
     Different(usize),
     #[error("{0} wrong results, for example: {1}")]
@@ -155,6 +160,7 @@ impl Error {
                 2
             }
             Self::Contention(error) => error.exit_code(),
+            Self::Soak(error) => error.exit_code(),
             Self::Failure(_) | Self::Different(_) | Self::Wrong(..) => 1,
         }
     }
@@ -203,6 +209,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Error> {
             run_and_report(&Churn, &settings(shared, heap, live_bytes), output, None)
         }
         Some(Command::Contention(arguments)) => Ok(contention::cli::run(arguments, shared, output)?),
+        Some(Command::Soak(arguments)) => Ok(soak::cli::run(arguments, shared, output)?),
         Some(Command::Doctor { conformance: true }) => {
             let conformance = Conformance::examine();
             if !shared.quiet {

@@ -3,6 +3,7 @@
 //! - [`index`]: the main job, a text index in the managed heap.
 //! - [`churn`]: three self-checking parts that allocate, discard and re-link.
 //! - [`contention`]: what per-VMA locks buy: compaction beside threads that storm `mmap_lock`.
+//! - [`soak`]: both of them for long, on heaps with random modes and options.
 //! - [`doctor`]: what this machine offers the collector.
 //!
 //! [`cli`] reads the command line, [`run`] runs a [`workload`] on a heap while [`progress`] and
@@ -20,6 +21,7 @@ pub mod progress;
 pub mod random;
 pub mod report;
 pub mod run;
+pub mod soak;
 pub mod sync;
 #[cfg(test)]
 mod testing;
