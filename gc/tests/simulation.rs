@@ -18,13 +18,13 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Runner, thread};
 use strikeslip_gc::extent::Extent;
-use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
+use strikeslip_gc::options::Delivery;
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::simulation::SimulatedHeap;
 use strikeslip_gc::stats::Snapshot;
 use strikeslip_gc::sys::schedule::{Schedule, Step};
 
-use simulated::{Shuttle, config, until};
+use simulated::{Shuttle, config, random_options, until};
 use toy_embedder::Toy;
 use toy_embedder::graph::{Graph, Random, Shape, mix};
 
@@ -45,36 +45,6 @@ impl Seen {
         for forced in &snapshot.forced_answers {
             *self.forced.entry(format!("{} {}", forced.call, forced.answer)).or_default() += forced.count;
         }
-    }
-}
-
-fn random_options(random: &mut Random) -> HeapOptions {
-    let pick = |random: &mut Random, of: &[usize]| of[random.below(of.len())];
-    let forced = ForcedAnswers {
-        seed: random.next(),
-        per_mille: [50, 200, 600][random.below(3)],
-        refuse_moves_after: random.one_in(3).then(|| random.below(12) as u64),
-        refuse_registrations: [0, 0, 300][random.below(3)],
-    };
-    HeapOptions {
-        limit_bytes: (24 + random.below(40)) << 20,
-        mode: [Mode::ConcurrentMove, Mode::ConcurrentMove, Mode::ConcurrentCopy][random.below(3)],
-        delivery: Some(Delivery::ALL[random.below(2)]),
-        workers: [1, 1, 2, 3][random.below(4)],
-        mark_workers: 1 + random.below(2),
-        huge_pages: random.one_in(2),
-        buffer_bytes: pick(random, &[1 << 10, 4 << 10, 32 << 10]),
-        evacuate_below: [0.5, 0.75, 1.0][random.below(3)],
-        patch_budget: pick(random, &[0, 0, 16, 256]),
-        verify: VerifyLevel::ALL[random.below(7)],
-        automatic: false,
-        low_weight_marking: false,
-        young_cycles: !random.one_in(4),
-        stress: StressOptions {
-            forced_answers: (!random.one_in(3)).then_some(forced),
-            ..StressOptions::default()
-        },
-        ..HeapOptions::default()
     }
 }
 

@@ -253,8 +253,7 @@ fn run(program: &Program, heap: &Heap) -> usize {
             });
         });
     });
-    let compared = world.oracle().compared;
-    compared
+    world.oracle().compared
 }
 
 #[test]

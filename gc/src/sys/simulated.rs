@@ -9,7 +9,10 @@
 //! the kernel would punish by lost data: a page that was touched before it was installed; a source page that
 //! is itself missing; a range that is registered twice, or not whole windows.
 //!
-//! Invariants: one simulated thread runs at a time ([`Schedule`]). A page of a registered window is missing if the
+//! With a [`Schedule`] of threads that really run beside each other, the table and memory change under a lock, which
+//! is never held over a step.
+//!
+//! Invariant: a page of a registered window is missing if the
 //! table says so and no memory is there; memory that came there meanwhile is a touch that nobody announced
 //! (a header written by an allocation), which the kernel would have made a fault and the collector zeros.
 
@@ -54,6 +57,8 @@ pub struct SimulatedPages {
     registered: Box<[AtomicBool]>,
     /// By compact page index, in registered windows: 0 (missing) or [`PRESENT`].
     pages: SideTable<AtomicU8>,
+    /// Held while pages are filled: nobody sees half of one.
+    filling: Mutex<()>,
     sleepers: Mutex<Vec<Sleeper>>,
     next_sleeper: AtomicU64,
     /// State of the generator of choices.
@@ -79,6 +84,7 @@ impl SimulatedPages {
             range,
             registered: (0..range.windows()).map(|_| AtomicBool::new(false)).collect(),
             pages: SideTable::new(range.windows() as usize * WINDOW_PAGES)?,
+            filling: Mutex::default(),
             sleepers: Mutex::default(),
             next_sleeper: AtomicU64::new(1),
             random: AtomicU64::new(seed),
@@ -91,15 +97,25 @@ impl SimulatedPages {
     #[inline]
     #[must_use]
     pub fn is_missing(&self, address: ToAddress) -> bool {
-        let page = self.page(address);
-        if !self.is_registered(address) || self.pages[page].load(Ordering::Relaxed) == PRESENT {
+        // Acquire: pairs with the Release in `install_run`, so that the page's contents are seen.
+        if !self.is_registered(address) || self.pages[self.page(address)].load(Ordering::Acquire) == PRESENT {
             return false;
         }
-        if is_resident(address.get() & !(PAGE_BYTES - 1)) {
-            self.pages[page].store(PRESENT, Ordering::Relaxed);
-            return false;
+        let _filling = self.filling();
+        self.has_no_memory(address)
+    }
+
+    /// Whether a page is missing of which the table does not say that it is there.
+    fn has_no_memory(&self, address: ToAddress) -> bool {
+        let is_resident = is_resident(address.get() & !(PAGE_BYTES - 1));
+        if is_resident {
+            self.pages[self.page(address)].store(PRESENT, Ordering::Relaxed);
         }
-        true
+        !is_resident
+    }
+
+    fn filling(&self) -> MutexGuard<'_, ()> {
+        self.filling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the kernel does with a fault on `address` whose event is to be read: the thread sleeps until its
@@ -107,11 +123,14 @@ impl SimulatedPages {
     pub fn sleep(&self, address: ToAddress) {
         self.schedule.step(Step::Faulted);
         let page = address.get() & !(PAGE_BYTES - 1);
-        if is_resident(page) {
-            return;
-        }
         let id = self.next_sleeper.fetch_add(1, Ordering::Relaxed);
-        self.sleepers().push(Sleeper { id, page, is_read: false });
+        {
+            let _filling = self.filling();
+            if is_resident(page) {
+                return;
+            }
+            self.sleepers().push(Sleeper { id, page, is_read: false });
+        }
         while self.sleepers().iter().any(|sleeper| sleeper.id == id) {
             self.schedule.yield_now();
         }
@@ -148,10 +167,15 @@ impl SimulatedPages {
         self.registered[offset / STRIDE_BYTES].load(Ordering::Relaxed)
     }
 
-    /// Whether the page at `address` (in a window, or not) would be a fault for whoever reads it.
+    /// Whether the page at `address` (in a window, or not) would be a fault for whoever reads it. With the lock.
     fn is_missing_source(&self, address: usize) -> bool {
         let offset = address - self.range.base();
-        offset % STRIDE_BYTES < WINDOW_BYTES && self.is_missing(ToAddress::new(address))
+        let in_window = offset % STRIDE_BYTES < WINDOW_BYTES;
+        let address = ToAddress::new(address);
+        in_window
+            && self.is_registered(address)
+            && self.pages[self.page(address)].load(Ordering::Relaxed) != PRESENT
+            && self.has_no_memory(address)
     }
 
     fn below(&self, end: u64) -> u64 {
@@ -199,7 +223,7 @@ impl SimulatedPages {
         self.note(kind as u64, to, bytes, answer)
     }
 
-    /// Installs pages, one by one, until one cannot be. No other thread runs meanwhile.
+    /// Installs pages, one by one, until one cannot be. Other threads see each as missing or whole.
     fn install_run(
         &self,
         kind: Kind,
@@ -211,6 +235,7 @@ impl SimulatedPages {
         if !self.is_registered(to) || first % WINDOW_PAGES + pages > WINDOW_PAGES {
             return (0, Install::Missing);
         }
+        let _filling = self.filling();
         for (nth, done) in (0..bytes).step_by(PAGE_BYTES).enumerate() {
             let page = &self.pages[first + nth];
             let address = to.get() + done;
@@ -224,7 +249,8 @@ impl SimulatedPages {
                 None => touch(address),
             }
             if is_resident(address) {
-                page.store(PRESENT, Ordering::Relaxed);
+                // Release: pairs with the Acquire in `is_missing`.
+                page.store(PRESENT, Ordering::Release);
             }
             self.wake(to.offset(done), PAGE_BYTES);
         }

@@ -1,5 +1,7 @@
 //! Programs on the toy embedder: on the kernel, and on simulated pages under `shuttle`.
 
+#![allow(dead_code, reason = "a fuzz target uses one of the two")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
