@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
-use crate::address::RegionIndex;
 use crate::barrier::Barrier;
 use crate::control::Request;
 use crate::core::Core;
@@ -126,10 +125,10 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
     let _gate = core.pin_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let extent = summary.extent;
     let compacting = pause(core, summary, |world| {
-        let regions = choose_candidates(core, pressure, extent);
+        choose_candidates(core, pressure, extent);
         core.roots.forget_notes();
         flip::end_marking(core);
-        let old_to_young = old_to_young(core, regions, extent);
+        let old_to_young = core.remembered.begin(core, extent);
         // As many as threads: a marker waits for all others, so each needs one of its own.
         let marking = Marking::new(core, pools.serve.current_num_threads(), &old_to_young);
         marking.round(&pools.serve);
@@ -153,36 +152,27 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
 /// Step 1: candidates are named, the barrier goes on everywhere, then objects are born marked.
 fn start(core: &Core, pressure: Pressure, extent: Extent) -> OldToYoung {
     core.space.set_allocation_class(Class::Candidate);
-    let regions = choose_candidates(core, pressure, extent);
+    choose_candidates(core, pressure, extent);
     core.roots.forget_notes();
     core.set_barrier(Barrier::Mark);
     core.handshake(&|context| {
         context.hand_over_records();
         context.set_barrier(Barrier::Mark);
     });
+    // Before there are fresh objects: slots that refer to these are for the next cycle.
+    let old_to_young = core.remembered.begin(core, extent);
     // Only now: an object that is born marked may be stored into by any mutator, so all barriers
     // must be on.
     core.space.set_allocation_class(Class::Fresh);
     core.shared.close();
     core.handshake(&|context| context.retire_buffer());
-    old_to_young(core, regions, extent)
-}
-
-/// Where a young cycle marks from, besides the roots. A full one forgets what was remembered.
-fn old_to_young(core: &Core, regions: Vec<RegionIndex>, extent: Extent) -> OldToYoung {
-    let slots = core.remembered.take(core);
-    match extent {
-        Extent::Young => OldToYoung { slots, regions },
-        Extent::Full => OldToYoung::default(),
-    }
+    old_to_young
 }
 
 /// Candidates: what was filled since the last flip, and, in a full cycle, what the last marking found sparse;
-/// under pressure, all. Clears what the last cycle left in the regions' records. Returns old regions
-/// of which not all slots that refer to young objects were remembered.
-fn choose_candidates(core: &Core, pressure: Pressure, extent: Extent) -> Vec<RegionIndex> {
+/// under pressure, all. Clears what the last cycle left in the regions' records.
+fn choose_candidates(core: &Core, pressure: Pressure, extent: Extent) {
     let (space, regions) = (&core.space, &core.space.regions);
-    let mut overflowed = vec![];
     let sparse = (core.options.evacuate_below * REGION_BYTES as f64) as u32;
     for region in regions.in_use() {
         let record = regions.record(region);
@@ -191,16 +181,11 @@ fn choose_candidates(core: &Core, pressure: Pressure, extent: Extent) -> Vec<Reg
         record.slots_begin.store(0, Ordering::Relaxed);
         record.slots_end.store(0, Ordering::Relaxed);
         record.incoming.store(0, Ordering::Relaxed);
-        record.remembered.store(0, Ordering::Relaxed);
-        let walk = record.remembered_overflowed.swap(false, Ordering::Relaxed);
         if regions.usage(region) == Use::Roots {
             continue;
         }
         let is_young = regions.class(region) != Class::Settled;
         if extent == Extent::Young && !is_young {
-            if walk {
-                overflowed.push(region);
-            }
             continue;
         }
         let was_live = record.live_bytes.swap(0, Ordering::Relaxed);
@@ -211,7 +196,6 @@ fn choose_candidates(core: &Core, pressure: Pressure, extent: Extent) -> Vec<Reg
         record.is_mapped.store(true, Ordering::Relaxed);
         space.live.clear(region);
     }
-    overflowed
 }
 
 /// Steps 2 and 3.

@@ -9,5 +9,6 @@ mod allocation;
 mod barrier;
 mod delivery;
 mod marking;
+mod remembered;
 mod roots;
 mod serving;

@@ -13,8 +13,8 @@
 //!    or in a region that overflowed.
 //! 2. A buffer that was handed over holds no slot whose store is still to come ([`crate::barrier::Records`]), so that
 //!    reading the slot tells whether it still matters.
-//! 3. An overflow is taken note of before the handshake after which its region is walked: whoever saw the region as
-//!    overflowed has stored by then.
+//! 3. When a cycle starts, the set is emptied after the handshake that has all barriers mark, and before the first
+//!    fresh object: in between no store is recorded here, so that none is missed, and each is for one cycle.
 //!
 //! Sources: the sequential store buffer with a fallback to coarser marking (Jones, Hosking and Moss, *The Garbage
 //! Collection Handbook*, chapter 11); promotion of all survivors at once, as ART's generational mode does after
@@ -25,6 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::address::{RegionIndex, ToAddress, WordIndex};
 use crate::barrier::Recorded;
 use crate::core::Core;
+use crate::extent::Extent;
 use crate::forward::forward_word;
 use crate::geometry::REGION_CHUNKS;
 use crate::region::{Class, RegionRecord, Verdict};
@@ -77,23 +78,29 @@ pub fn has_room(record: &RegionRecord, most: u32) -> bool {
 }
 
 impl RememberedSet {
-    /// Adds slots for the next cycle.
-    pub fn keep(&self, slots: impl IntoIterator<Item = WordIndex>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(slots);
-    }
-
-    /// Takes the slots that matter now. Run when all barriers mark and all buffers were handed over. What was stored
-    /// since and refers to a fresh object is kept for the next cycle.
-    pub fn take(&self, core: &Core) -> Vec<WordIndex> {
-        let mut slots = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        drain(core, &mut slots);
-        slots.sort_unstable();
-        slots.dedup();
-        let (fresh, mut now): (Vec<_>, Vec<_>) =
-            slots.into_iter().partition(|&slot| class_of_value(&core.space, slot) == Some(Class::Fresh));
-        self.keep(fresh);
-        now.retain(|&slot| class_of_value(&core.space, slot) == Some(Class::Candidate));
-        now
+    /// Empties the set when a cycle starts, and says where a young one marks from. Run when all barriers mark, all
+    /// buffers were handed over, and no fresh object exists yet: until then nobody records anything (invariant 3).
+    pub fn begin(&self, core: &Core, extent: Extent) -> OldToYoung {
+        let regions = &core.space.regions;
+        let mut found = OldToYoung::default();
+        found.slots.append(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        drain(core, &mut found.slots);
+        for region in regions.in_use() {
+            let record = regions.record(region);
+            record.remembered.store(0, Ordering::Relaxed);
+            let overflowed = record.remembered_overflowed.swap(false, Ordering::Relaxed);
+            if overflowed && regions.class(region) == Class::Settled {
+                found.regions.push(region);
+            }
+        }
+        if extent == Extent::Full {
+            // Marking will see all slots.
+            return OldToYoung::default();
+        }
+        found.slots.sort_unstable();
+        found.slots.dedup();
+        found.slots.retain(|&slot| class_of_value(&core.space, slot) == Some(Class::Candidate));
+        found
     }
 
     /// After the plan, before dead regions are used again: their slots are forgotten.
