@@ -44,6 +44,8 @@ fn bad_values_get_one_clear_line() {
         (&["index", "--documents", "0"], "--documents"),
         (&["--json", "/no/such/directory/report.json"], "/no/such/directory/report.json"),
         (&["--json", "/"], "cannot write /"),
+        (&["soak", "--minutes", "-1"], "between 0 and a year"),
+        (&["soak", "--minutes", "long"], "not a number of minutes"),
         (&["fly"], "fly"),
     ] {
         let line = refused(arguments);
@@ -53,7 +55,8 @@ fn bad_values_get_one_clear_line() {
 
 #[test]
 fn the_report_has_the_documented_keys_and_no_others() {
-    let documented: BTreeSet<String> = include_str!("../JSON.md")
+    let of_runs = include_str!("../JSON.md").split("\n## ").next().expect("the first part");
+    let documented: BTreeSet<String> = of_runs
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(key, _)| key.to_owned()))
         .collect();

@@ -123,7 +123,8 @@ pub struct ForcedAnswers {
     /// How many of 1000 requests to install pages get a forced answer: at most 900, so that none is refused
     /// for ever.
     pub per_mille: u16,
-    /// After so many MOVEs all further ones are refused as invalid, which turns moving off.
+    /// After so many MOVEs all further ones are refused (by `EINVAL` if the seed is even, else by `ENOENT`), which
+    /// turns moving off.
     pub refuse_moves_after: Option<u64>,
     /// How many of 1000 registrations before a flip are refused: such a cycle ends without one.
     pub refuse_registrations: u16,

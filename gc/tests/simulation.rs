@@ -202,7 +202,8 @@ fn random_schedules_agree_with_their_models() {
     }
     let common = ["again", "exists", "no-memory", "partial"];
     let forced = common.iter().flat_map(|answer| [format!("copy {answer}"), format!("move {answer}")]);
-    let others = ["move busy", "move invalid", "zeropage again", "register no-memory"].map(str::to_owned);
+    let others = ["move busy", "move invalid", "move missing", "zeropage again", "register no-memory"]
+        .map(str::to_owned);
     for forced in forced.chain(others) {
         assert!(seen.forced.contains_key(&forced), "{forced} was not forced: {seen:?}");
     }

@@ -55,7 +55,9 @@ impl Forcing {
         if call == KernelCall::Move {
             let after = self.answers.refuse_moves_after;
             if after.is_some_and(|after| self.moves.fetch_add(1, Ordering::Relaxed) >= after) {
-                return Some((KernelAnswer::Invalid, random));
+                // A kernel that does not move pages says one or the other, always.
+                let refused = [KernelAnswer::Invalid, KernelAnswer::Missing][self.answers.seed as usize % 2];
+                return Some((refused, random));
             }
         }
         if random % 1000 >= u64::from(self.answers.per_mille) {
@@ -96,6 +98,7 @@ impl Forcing {
             KernelAnswer::Busy => Install::Busy,
             KernelAnswer::NoMemory => Install::NoMemory,
             KernelAnswer::Invalid => Install::Invalid,
+            KernelAnswer::Missing => Install::Missing,
             _ => Install::Again,
         };
         self.stats.forced.count(call, forced);
@@ -225,12 +228,14 @@ mod tests {
 
     #[test]
     fn moves_are_refused_from_one_on() {
-        let (_, forcing) =
-            forcing(ForcedAnswers { seed: 5, refuse_moves_after: Some(2), ..ForcedAnswers::default() });
-        let (to, from) = (ToAddress::new(0), FromAddress::new(0));
-        let answers = [0; 4].map(|_| forcing.move_pages(to, from, PAGE_BYTES));
-        assert_eq!(answers, [Install::Done, Install::Done, Install::Invalid, Install::Invalid]);
-        assert_eq!(forcing.copy(to, from, PAGE_BYTES), Install::Done);
+        for (seed, refused) in [(4, Install::Invalid), (5, Install::Missing)] {
+            let (_, forcing) =
+                forcing(ForcedAnswers { seed, refuse_moves_after: Some(2), ..ForcedAnswers::default() });
+            let (to, from) = (ToAddress::new(0), FromAddress::new(0));
+            let answers = [0; 4].map(|_| forcing.move_pages(to, from, PAGE_BYTES));
+            assert_eq!(answers, [Install::Done, Install::Done, refused, refused]);
+            assert_eq!(forcing.copy(to, from, PAGE_BYTES), Install::Done);
+        }
     }
 
     #[test]

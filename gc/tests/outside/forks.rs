@@ -56,6 +56,10 @@ fn status_of(child: i32) -> i32 {
     status
 }
 
+/// All phases that a heap without verification has.
+const PHASES: [Phase; 6] =
+    [Phase::Start, Phase::Mark, Phase::Plan, Phase::Flip, Phase::Serve, Phase::Reclaim];
+
 /// Forks on the controller's thread, where a phase begins, and tells the other threads the phase.
 #[derive(Debug)]
 struct Forker {
@@ -90,9 +94,8 @@ fn forks_in_each_phase_leave_the_parent_right() {
                     let (forker, from_others) = (&forker, &from_others);
                     scope.spawn(move || {
                         let fates = [Fate::Exits, Fate::Continues, Fate::Executes];
-                        let phases = [Phase::Mark, Phase::Plan, Phase::Flip, Phase::Serve];
-                        for nth in 0..24 {
-                            let wanted = phases[(nth / 3 + first) % 4] as usize;
+                        for nth in 0..36 {
+                            let wanted = PHASES[(nth / 3 + first) % PHASES.len()] as usize;
                             // Some phases are short: no nap.
                             let begin = Instant::now();
                             while forker.phase.load(Ordering::Relaxed) != wanted {
@@ -106,7 +109,7 @@ fn forks_in_each_phase_leave_the_parent_right() {
                 }
             });
         });
-        for phase in [Phase::Mark, Phase::Plan, Phase::Flip, Phase::Serve] {
+        for phase in PHASES {
             let [by_controller, by_others] =
                 [&forker.forked, &from_others].map(|all| all[phase as usize].load(Ordering::Relaxed));
             assert!(by_controller > 0 && by_others > 0, "{phase:?}: {by_controller}, {by_others}");
