@@ -184,6 +184,10 @@ pub struct HeapOptions {
     pub evacuate_below: f64,
     /// Most recorded slots that are patched in the pause rather than by taking their regions.
     pub patch_budget: usize,
+    /// Give evacuated memory back only when a cycle's compaction is over, unless the limit is reached. If false,
+    /// it goes back while pages are served, so that little more is held than was in use; but giving back takes
+    /// the kernel's `mmap_lock` (`madvise`), and so whoever serves waits for threads of the program that hold it.
+    pub hold_memory: bool,
     /// What the verifier checks.
     pub verify: VerifyLevel,
     /// Start a cycle by itself when the heap fills up. If false, only explicit requests do.
@@ -213,6 +217,7 @@ impl Default for HeapOptions {
             buffer_bytes: 32 << 10,
             evacuate_below: 0.75,
             patch_budget: 256,
+            hold_memory: false,
             verify: VerifyLevel::Off,
             automatic: true,
             watchdog_ms: 1_000,

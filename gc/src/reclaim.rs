@@ -19,6 +19,10 @@ const PAGE_CHUNKS: u32 = (PAGE_BYTES / CHUNK_BYTES) as u32;
 
 /// Frees evacuated regions that nobody reads any more and that are not needed as staging.
 pub fn release_drained(core: &Core) {
+    if core.space.holds_memory && !core.space.is_short() {
+        // The controller frees them when no page is missing.
+        return;
+    }
     // Staging that is copied from stays; staging that is moved away is used up by each unit.
     let keep = if core.serving.installer.moves() { 2 * core.options.workers } else { 0 };
     let staging = &core.serving.staging;

@@ -27,10 +27,11 @@ impl Space {
         self.account.regions()
     }
 
-    /// A cycle begins: free regions give up all memory but a little, and until it ends, no more than what is in use and what mutators are given is to be held, and some
-    /// staging.
+    /// A cycle begins: free regions give up all memory but a little, and until it ends, no more than what is in
+    /// use and what mutators are given is to be held, and some staging; or no more than the limit.
     pub fn begin_cycle(&self) {
-        self.resident_target.store(self.used() + 2, Ordering::Relaxed);
+        let target = if self.holds_memory { self.limit() } else { self.used() + 2 };
+        self.resident_target.store(target, Ordering::Relaxed);
         self.trim(self.used() + 2);
         self.account.begin_cycle();
     }

@@ -99,6 +99,8 @@ pub struct Space {
     stats: Arc<Statistics>,
     /// See [`crate::residency`].
     pub(crate) resident_target: AtomicUsize,
+    /// [`HeapOptions::hold_memory`], in concurrent modes.
+    pub(crate) holds_memory: bool,
     /// See [`crate::residency`].
     pub(crate) compacting: AtomicBool,
 }
@@ -143,6 +145,7 @@ impl Space {
             most_limit: options.limit_bytes / REGION_BYTES,
             stats: stats.clone(),
             resident_target: AtomicUsize::new(options.limit_bytes / REGION_BYTES),
+            holds_memory: options.hold_memory && options.mode.is_concurrent(),
             compacting: AtomicBool::new(false),
         })
     }

@@ -5,7 +5,7 @@ mod toy_embedder;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strikeslip_gc::events::{CycleSummary, Listener};
+use strikeslip_gc::events::{CycleSummary, Listener, Phase};
 use strikeslip_gc::geometry::{PAGE_BYTES, REGION_BYTES};
 use strikeslip_gc::heap::Heap;
 use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
@@ -217,5 +217,72 @@ fn a_heap_that_cannot_flip_ends_at_its_limit() {
         // What was lived for is let go: regions that are wholly free come back without a flip.
         mutator.set_root(0, None);
         (0..count / 2).for_each(|_| _ = mutator.alloc(layouts().data, 500).expect("memory comes back"));
+    }
+}
+
+/// Counts calls that give memory back while pages are served.
+struct GivenBack {
+    heap: std::sync::OnceLock<Heap>,
+    before: AtomicU64,
+    while_serving: AtomicU64,
+}
+
+impl GivenBack {
+    fn discards(&self) -> u64 {
+        let snapshot = self.heap.get().map(Heap::snapshot);
+        let calls = snapshot.iter().flat_map(|snapshot| &snapshot.ioctls);
+        calls.filter(|call| call.call == "discard").map(|call| call.count).sum()
+    }
+}
+
+impl Listener for GivenBack {
+    fn phase_started(&self, phase: Phase) {
+        if phase == Phase::Serve {
+            self.before.store(self.discards(), Ordering::Relaxed);
+        }
+    }
+
+    fn phase_ended(&self, phase: Phase, _duration: std::time::Duration) {
+        if phase == Phase::Serve {
+            let given_back = self.discards() - self.before.load(Ordering::Relaxed);
+            self.while_serving.fetch_add(given_back, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn memory_is_held_until_compaction_is_over_if_that_is_asked_for() {
+    for (mode, delivery) in MODES.into_iter().skip(1) {
+        for hold_memory in [false, true] {
+            // Room for everything twice.
+            let limit_bytes = 4 * LIMIT;
+            let toy = Toy::new(HeapOptions { hold_memory, limit_bytes, ..options(mode, delivery) });
+            let toy = toy.expect("a heap");
+            let given_back = Arc::new(GivenBack {
+                heap: std::sync::OnceLock::new(),
+                before: AtomicU64::new(0),
+                while_serving: AtomicU64::new(0),
+            });
+            toy.heap.add_listener(given_back.clone());
+            assert!(given_back.heap.set(toy.heap.clone()).is_ok());
+            let mutator = toy.attach();
+            let mut graph = Graph::new(&mutator, 5, SHAPE);
+            for _ in 0..6 {
+                (0..700).for_each(|_| _ = graph.step());
+                mutator.blocked(|| toy.heap.collect_with(Pressure::Everything));
+                assert!(graph.check() > 0);
+            }
+            let counters = toy.heap.snapshot().counters;
+            assert!(counters.regions_evacuated > 6, "{mode}: {counters:?}");
+            let while_serving = given_back.while_serving.load(Ordering::Relaxed);
+            match (hold_memory, mode) {
+                (true, _) => assert_eq!(while_serving, 0, "{mode}, {delivery:?}"),
+                (false, Mode::ConcurrentCopy) => assert!(while_serving > 0, "{mode}, {delivery:?}"),
+                // What is moved away need not be given back.
+                (false, _) => {}
+            }
+            let held = toy.heap.memory().held;
+            assert_eq!((held.evacuated, held.drained, held.staging), (0, 0, 0), "{mode}: {held:?}");
+        }
     }
 }

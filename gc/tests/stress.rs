@@ -37,6 +37,7 @@ fn random_options(random: &mut Random) -> HeapOptions {
         automatic: !random.one_in(4),
         low_weight_marking: random.one_in(2),
         young_cycles: !random.one_in(4),
+        hold_memory: random.one_in(3),
         stress: StressOptions { forced_answers: random_answers(random), modes: random_modes(random) },
         ..HeapOptions::default()
     }

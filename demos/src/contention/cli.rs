@@ -1,12 +1,14 @@
 //! The command `contention`: its options, progress, and where the report goes.
 
+use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::storms::Storm;
-use super::{Failure, Options, table};
+use super::{Failure, Options, picture, table};
 use crate::cli::Shared;
 use crate::json::{Output, WriteError};
 use crate::units::{Bytes, parse_bytes};
@@ -34,9 +36,15 @@ pub(crate) struct Arguments {
     /// Rounds; the figures are medians over them
     #[arg(long)]
     rounds: Option<NonZeroUsize>,
+    /// Have heaps give memory back while they serve pages, as they do by default: madvise takes mmap_lock
+    #[arg(long)]
+    give_back: bool,
     /// A model, to teach: each page operation takes a process-wide lock in user space as well, and storms hold it
     #[arg(long)]
     what_if_mmap_lock: bool,
+    /// Also draw the report, as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Print the report as one line of JSON and not as a table
     #[arg(long)]
     line: bool,
@@ -51,6 +59,8 @@ pub(crate) enum Error {
     Failure(#[from] Failure),
     #[error("{0}")]
     Write(#[from] WriteError),
+    #[error("cannot write {}: {source}", path.display())]
+    Draw { path: PathBuf, source: io::Error },
     #[error("mutators saw {0} wrong objects")]
     Wrong(u64),
 }
@@ -58,7 +68,7 @@ pub(crate) enum Error {
 impl Error {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Bad(_) | Self::Write(_) | Self::Failure(Failure::Heap(_)) => 2,
+            Self::Bad(_) | Self::Write(_) | Self::Draw { .. } | Self::Failure(Failure::Heap(_)) => 2,
             Self::Failure(_) | Self::Wrong(_) => 1,
         }
     }
@@ -76,6 +86,10 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared, output: Option<Output>
     if let Some(output) = output {
         output.write(&report)?;
     }
+    if let Some(path) = &arguments.svg {
+        fs::write(path, picture::svg(&report))
+            .map_err(|source| Error::Draw { path: path.clone(), source })?;
+    }
     match report.mismatches() {
         0 => Ok(()),
         wrong => Err(Error::Wrong(wrong)),
@@ -91,6 +105,7 @@ fn options(arguments: &Arguments, shared: &Shared) -> Result<Options, Error> {
         mutators: shared.mutators.map_or(default.mutators, NonZeroUsize::get),
         workers: shared.workers,
         delivery: shared.delivery,
+        give_back: arguments.give_back,
         live_bytes: bytes(arguments.live, default.live_bytes),
         protect_bytes: bytes(arguments.protect, default.protect_bytes),
         time: shared.seconds.unwrap_or(default.time),

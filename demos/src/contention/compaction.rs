@@ -190,6 +190,7 @@ pub(super) fn run(setting: &Setting<'_>) -> Result<Compaction, Failure> {
         fall_back: false,
         delivery,
         workers,
+        hold_memory: !setting.options.give_back,
         observer: Some(recorder.clone()),
         ..HeapOptions::default()
     })?;

@@ -9,9 +9,12 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 /// The kernel's page.
 pub(super) const PAGE_BYTES: usize = 4096;
 
-/// A private anonymous mapping of small pages, unmapped when dropped.
+/// A private anonymous mapping, unmapped when dropped. A page on each side cannot be accessed, so that the kernel
+/// never merges it with a neighbour: what a storm does to one area would lock the other's mapping too.
 #[derive(Debug)]
 pub(super) struct Area {
+    /// With the guards.
+    mapped: NonNull<libc::c_void>,
     start: NonNull<libc::c_void>,
     bytes: usize,
 }
@@ -23,12 +26,15 @@ unsafe impl Sync for Area {}
 
 impl Area {
     pub(super) fn new(bytes: usize) -> io::Result<Self> {
-        let length = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let length = NonZeroUsize::new(bytes + 2 * PAGE_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: the kernel chooses a free address.
-        let start = unsafe { mmap_anonymous(None, length, protection, flags) }?;
-        Ok(Self { start, bytes })
+        let mapped = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags) }?;
+        // SAFETY: the second page lies in the mapping.
+        let start = unsafe { mapped.byte_add(PAGE_BYTES) };
+        let area = Self { mapped, start, bytes };
+        area.set_writable(true)?;
+        Ok(area)
     }
 
     /// As [`Self::new`], and never of huge pages.
@@ -95,6 +101,6 @@ impl Area {
 impl Drop for Area {
     fn drop(&mut self) {
         // SAFETY: this mapping, which nobody uses any more. It cannot fail for a whole mapping.
-        let _ = unsafe { munmap(self.start, self.bytes) };
+        let _ = unsafe { munmap(self.mapped, self.bytes + 2 * PAGE_BYTES) };
     }
 }

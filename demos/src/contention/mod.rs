@@ -12,7 +12,7 @@
 //! | [`prober`] | single operations beside a storm |
 //! | `threads`, `tracefs` | what the scheduler and trace events say |
 //! | `queue_lock` | the lock of the model `--what-if-mmap-lock` |
-//! | [`figures`], [`table`] | what comes out |
+//! | [`figures`], [`table`], [`picture`] | what comes out |
 //!
 //! [`run`] needs no file: without `/proc` and tracefs it says less. So it can be all that an init process does.
 
@@ -20,6 +20,7 @@ pub(crate) mod cli;
 mod compaction;
 pub mod figures;
 mod memory;
+pub mod picture;
 pub mod prober;
 mod queue_lock;
 pub mod storms;
@@ -59,6 +60,9 @@ pub struct Options {
     pub delivery: Option<Delivery>,
     /// The modes of the heap to run in. One that the kernel does not offer is left out, with a note.
     pub modes: Vec<Mode>,
+    /// Whether heaps give evacuated memory back while they serve pages (their default), and not when a compaction is
+    /// over. That is `madvise`, which takes `mmap_lock`.
+    pub give_back: bool,
     /// Bytes that mutators keep live, all together.
     pub live_bytes: usize,
     /// Bytes whose protection [`Storm::Protect`] changes, all threads together.
@@ -90,6 +94,7 @@ impl Default for Options {
             workers: 0,
             delivery: None,
             modes: vec![Mode::ConcurrentCopy, Mode::ConcurrentMove],
+            give_back: false,
             live_bytes: 48 << 20,
             protect_bytes: 256 << 20,
             time: Duration::from_secs(36),

@@ -163,12 +163,13 @@ impl Prober {
     /// Brings the areas to the state that a batch needs.
     fn prepare(&self, operation: Operation) -> io::Result<()> {
         match operation {
-            Operation::Copy | Operation::Zeropage => self.to.discard(),
-            Operation::Move => {
+            // A source page that is not there (moved away, say) is a fault in the kernel, which takes `mmap_lock`.
+            Operation::Copy | Operation::Move => {
                 self.to.discard()?;
                 self.from.touch();
                 Ok(())
             }
+            Operation::Zeropage => self.to.discard(),
             Operation::WriteProtect => Ok(()),
             Operation::Populate => self.plain.discard(),
         }

@@ -74,9 +74,12 @@ impl Table<'_> {
     }
 
     fn probes(&mut self) {
-        let rows: [Row<Probe>; 4] = [
+        let rows: [Row<Probe>; 5] = [
             ("One operation at a time: p99", |probe| Some(time(probe.latency_ns.p99))),
             ("  mean", |probe| Some(time(probe.latency_ns.mean))),
+            ("  share of their time asleep", |probe| {
+                probe.asleep_ns.map(|asleep| percent(asleep, probe.wall_ns))
+            }),
             ("  sleeps in 1000 operations", |probe| Some(per_thousand(probe.sleeps, probe.latency_ns.count))),
             ("  mmap_lock acquired in 1000 operations", |probe| {
                 let traced = probe.traced.as_ref()?;
@@ -102,8 +105,7 @@ impl Table<'_> {
             ("compaction, p50", |figures| Some(time(figures.compaction_ns.p50))),
             ("compaction, max", |figures| Some(time(figures.compaction_ns.max))),
             ("asleep in COPY, MOVE, ZEROPAGE", |figures| {
-                let asleep = figures.page_operations_slept_ns as f64;
-                Some(format!("{:.1} %", 100.0 * asleep / figures.compaction_total_ns.max(1) as f64))
+                Some(percent(figures.page_operations_slept_ns, figures.compaction_total_ns))
             }),
             ("collector asleep in compaction", |figures| {
                 share(&figures.collector, figures.collector_traced.as_ref())
@@ -179,9 +181,12 @@ fn per_thousand(count: u64, of: u64) -> String {
 /// The share of their time that threads slept uninterruptibly: by trace events, else as the scheduler counts it,
 /// else asleep for whatever reason, which is marked.
 fn share(sleep: &Sleep, traced: Option<&Traced>) -> Option<String> {
-    let percent = |asleep: u64| 100.0 * asleep as f64 / sleep.wall_ns.max(1) as f64;
     match traced.map(|traced| traced.asleep_ns).or(sleep.blocked_ns) {
-        Some(asleep) => Some(format!("{:.1} %", percent(asleep))),
-        None => sleep.asleep_ns.map(|asleep| format!("<{:.1} %", percent(asleep))),
+        Some(asleep) => Some(percent(asleep, sleep.wall_ns)),
+        None => sleep.asleep_ns.map(|asleep| format!("<{}", percent(asleep, sleep.wall_ns))),
     }
+}
+
+fn percent(part: u64, of: u64) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / of.max(1) as f64)
 }

@@ -1,7 +1,8 @@
 //! What the scheduler says about threads of this process: `/proc/self/task/*/schedstat` and `sched`.
 //!
-//! `schedstat` gives time on a processor and time in the run queue; what is left of the wall time, the thread
-//! slept, for whatever reason. `sched` counts voluntary switches, and uninterruptible sleep where the kernel has
+//! Of the wall time, a thread's processor clock tells what it ran (`schedstat` does too, but for a thread that is
+//! running it is late by up to a tick), and `schedstat` what it stood in the run queue; the rest it slept, for
+//! whatever reason. `sched` counts voluntary switches, and uninterruptible sleep where the kernel has
 //! schedstats (which are turned on for the experiment where that is allowed, and off again).
 
 use std::fs::{self, File};
@@ -58,10 +59,19 @@ pub(super) fn named(prefix: &str) -> Vec<i32> {
 /// Threads that are watched together. Their files are opened once: a sample is taken while others wait.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// `schedstat` and `sched` of each.
-    threads: Vec<(Option<File>, Option<File>)>,
+    threads: Vec<Watched>,
     before: Option<Sample>,
     total: Sleep,
+    /// Of `total`, and below 0 as long as clocks that are read one after another say so.
+    asleep_ns: i64,
+}
+
+/// A thread, and its files.
+#[derive(Debug)]
+struct Watched {
+    id: i32,
+    schedstat: Option<File>,
+    sched: Option<File>,
 }
 
 /// Sums over the threads of a group at one time.
@@ -77,10 +87,14 @@ struct Sample {
 impl Group {
     pub(super) fn new(threads: &[i32]) -> Self {
         let open = |tid, name| File::open(format!("/proc/self/task/{tid}/{name}")).ok();
-        let threads = threads.iter().map(|&tid| (open(tid, "schedstat"), open(tid, "sched"))).collect();
+        let watched = |&id: &i32| Watched { id, schedstat: open(id, "schedstat"), sched: open(id, "sched") };
         let zero = || Some(0);
         let total = Sleep { wall_ns: 0, asleep_ns: zero(), blocked_ns: zero(), voluntary_switches: zero() };
-        Self { threads, before: None, total }
+        let group =
+            Self { threads: threads.iter().map(watched).collect(), before: None, total, asleep_ns: 0 };
+        // Once, so that the pages it needs are there: the first fault in a new thread's stack may sleep.
+        let _ = group.sample();
+        group
     }
 
     /// From now on, sleep counts.
@@ -96,9 +110,12 @@ impl Group {
             u64::try_from((now.at - before.at).as_nanos()).unwrap_or(u64::MAX) * self.threads.len() as u64;
         let grown = |now: Option<u64>, before| Some(now?.saturating_sub(before?));
         self.total.wall_ns += wall_ns;
-        let asleep = grown(now.busy_ns, before.busy_ns).map(|busy| wall_ns.saturating_sub(busy));
         let total = &mut self.total;
-        total.asleep_ns = sum(total.asleep_ns, asleep);
+        if let Some(busy_ns) = grown(now.busy_ns, before.busy_ns) {
+            self.asleep_ns += wall_ns.cast_signed() - busy_ns.cast_signed();
+        } else {
+            total.asleep_ns = None;
+        }
         total.blocked_ns = sum(total.blocked_ns, grown(now.blocked_ns, before.blocked_ns));
         let switches = grown(now.voluntary_switches, before.voluntary_switches);
         total.voluntary_switches = sum(total.voluntary_switches, switches);
@@ -106,16 +123,19 @@ impl Group {
 
     /// Sleep between each [`Self::begin`] and [`Self::end`] so far.
     pub(super) fn total(&self) -> Sleep {
-        self.total.clone()
+        let mut total = self.total.clone();
+        total.asleep_ns = total.asleep_ns.map(|_| self.asleep_ns.max(0).cast_unsigned());
+        total
     }
 
     fn sample(&self) -> Sample {
         let mut sample =
             Sample { at: Instant::now(), busy_ns: Some(0), blocked_ns: Some(0), voluntary_switches: Some(0) };
         let mut buffer = [0; 8192];
-        for (schedstat, sched) in &self.threads {
+        for Watched { id, schedstat, sched } in &self.threads {
             let text = read(schedstat.as_ref(), &mut buffer);
-            sample.busy_ns = sum(sample.busy_ns, text.and_then(parse_schedstat));
+            let queue_ns = text.and_then(parse_run_queue);
+            sample.busy_ns = sum(sample.busy_ns, sum(queue_ns, processor_ns(*id)));
             let text = read(sched.as_ref(), &mut buffer);
             sample.blocked_ns =
                 sum(sample.blocked_ns, text.and_then(|text| parse_milliseconds(text, "sum_block_runtime")));
@@ -137,10 +157,21 @@ fn read<'a>(file: Option<&File>, buffer: &'a mut [u8]) -> Option<&'a str> {
     std::str::from_utf8(&buffer[..length]).ok()
 }
 
-/// Time on a processor and in the run queue: the first two numbers.
-fn parse_schedstat(text: &str) -> Option<u64> {
-    let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse::<u64>().ok());
-    Some(numbers.next()? + numbers.next()?)
+/// Time that a thread of this process has run.
+fn processor_ns(thread: i32) -> Option<u64> {
+    // The kernel's encoding of "the scheduler's clock of this thread" (`CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED`).
+    let clock = (!thread << 3) | 4 | 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one structure, which is alive.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    Some(u64::try_from(time.tv_sec).ok()? * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
+}
+
+/// Time in the run queue: the second number.
+fn parse_run_queue(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// The value of a line `..key : value`.
@@ -174,8 +205,8 @@ mod tests {
 
     #[test]
     fn files_of_the_scheduler_are_read() {
-        assert_eq!(parse_schedstat("100 20 3\n"), Some(120));
-        assert_eq!(parse_schedstat(""), None);
+        assert_eq!(parse_run_queue("100 20 3\n"), Some(20));
+        assert_eq!(parse_run_queue(""), None);
         assert_eq!(parse_milliseconds(SCHED, "sum_block_runtime"), Some(12_000_345));
         assert_eq!(
             parse_milliseconds(&SCHED.replace("se.statistics.", ""), "sum_block_runtime"),
@@ -205,5 +236,21 @@ mod tests {
         let total = group.total();
         assert!(total.wall_ns >= 40_000_000);
         assert!(total.asleep_ns.is_some_and(|asleep| asleep > total.wall_ns / 2), "{total:?}");
+    }
+
+    #[test]
+    fn a_thread_that_computes_is_not_asleep() {
+        let mut group = Group::new(&[strikeslip::gc::sys::sched::thread_id()]);
+        for _ in 0..20 {
+            group.begin();
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_millis(2) {
+                std::hint::spin_loop();
+            }
+            group.end();
+        }
+        let total = group.total();
+        assert!(total.wall_ns >= 40_000_000);
+        assert!(total.asleep_ns.is_some_and(|asleep| asleep < total.wall_ns / 2), "{total:?}");
     }
 }

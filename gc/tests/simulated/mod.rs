@@ -126,6 +126,7 @@ pub fn random_options(random: &mut Random) -> HeapOptions {
         automatic: false,
         low_weight_marking: false,
         young_cycles: !random.one_in(4),
+        hold_memory: random.one_in(3),
         stress: StressOptions {
             forced_answers: (!random.one_in(3)).then_some(forced),
             ..StressOptions::default()
