@@ -129,8 +129,11 @@ pub fn run(options: &Options) -> Result<(), Error> {
                 }
             }
         }
+        // After each round, so that whoever is ended early leaves the rounds before.
+        save(options, works, &results)?;
     }
-    finish(options, works, &results)
+    println!("{}", describe(options, works, &results).0);
+    results.disagreement().map_or(Ok(()), |text| Err(Error::Wrong(text)))
 }
 
 /// Installs and builds what the chosen peers need.
@@ -246,7 +249,8 @@ fn output_within(command: &mut Command, limit: Duration, scratch: &Path) -> Resu
     ))
 }
 
-fn finish(options: &Options, works: &[Work], results: &Results) -> Result<(), Error> {
+/// All tables, as text and as Markdown.
+fn describe(options: &Options, works: &[Work], results: &Results) -> (String, String) {
     let about = results.describe(options);
     let medians = table::medians(results);
     let (mut text, mut markdown) =
@@ -257,15 +261,20 @@ fn finish(options: &Options, works: &[Work], results: &Results) -> Result<(), Er
         let _ = write!(text, "\n{}, heap {heap}\n\n{}", work.name(), grid.text());
         let _ = write!(markdown, "\n{}, heap {heap}:\n\n{}", work.name(), grid.markdown());
     }
-    println!("{text}\n{}\n{about}", medians.text());
+    let _ = write!(text, "\n{}\n{about}", medians.text());
+    (text, markdown)
+}
+
+/// Writes the files that were asked for.
+fn save(options: &Options, works: &[Work], results: &Results) -> Result<(), Error> {
     if let Some(path) = &options.markdown {
-        fs::write(path, markdown)
+        fs::write(path, describe(options, works, results).1)
             .map_err(|source| Error::File { path: path.display().to_string(), source })?;
     }
     if let Some(path) = &options.json {
         Output::open(path)?.write(&Report::new("peers", options, results))?;
     }
-    results.disagreement().map_or(Ok(()), |text| Err(Error::Wrong(text)))
+    Ok(())
 }
 
 #[cfg(test)]
