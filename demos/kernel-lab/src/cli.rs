@@ -72,7 +72,7 @@ struct Arguments {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=16))]
     processors: u64,
     /// After so many seconds a machine is ended
-    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, default_value_t = 1800, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     limit: u64,
 }
 
@@ -160,7 +160,8 @@ fn needs(arguments: &Arguments) -> String {
     let emulator = if is_there(Emulator::COMMAND) { 0 } else { EMULATOR_MEGABYTES };
     format!(
         "This downloads about {} MB of packages (two kernels{}), needs about {} MB in {}\n\
-         and {} MB for a static build of the collector, and takes about {} minutes. Nothing is installed.",
+         and {} MB for a static build of the collector, and takes about {} minutes, or a\n\
+         few times that on a busy machine. Nothing is installed.",
         KERNEL_MEGABYTES + emulator,
         if emulator > 0 { ", and an emulator with its libraries" } else { "" },
         UNPACKED_MEGABYTES,
