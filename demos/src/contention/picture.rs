@@ -1,11 +1,11 @@
 //! The report as a picture (SVG): how long one operation in a hundred takes at least, by operation and storm, and
-//! below it how much of a compaction its threads slept.
+//! below it how much of their time threads slept.
 //!
 //! Times are on a logarithmic axis: what matters are factors of a thousand.
 
 use std::fmt::Write as _;
 
-use super::figures::Compaction;
+use super::figures::{Compaction, Probe};
 use super::prober::Operation;
 use super::storms::Storm;
 use super::{Report, StormReport};
@@ -58,7 +58,7 @@ pub fn svg(report: &Report) -> String {
     picture.group("These lock one mapping only", "#eef6ee", &locked);
     picture.group("These still take mmap_lock, which such a thread holds", "#fbeeee", &controls);
     picture.y += 20.0;
-    picture.compaction();
+    picture.sleep();
     let height = picture.y + 20.0;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
@@ -148,26 +148,13 @@ impl Picture<'_> {
         self.text("head", 24.0, self.y + 17.0, "start", heading);
         self.y += 24.0;
         for &operation in operations {
-            self.text("text", 24.0, self.y + ROW / 2.0 - 4.0, "start", operation.name());
-            if let Some(asleep) = self.asleep_at_worst(operation) {
-                self.text("small", 24.0, self.y + ROW / 2.0 + 12.0, "start", &asleep);
-            }
+            self.text("text", 24.0, self.y + ROW / 2.0, "start", operation.name());
             for nth in 0..self.report.storms.len() {
                 self.operation(operation, nth);
             }
             self.y += ROW;
         }
         self.y += 6.0;
-    }
-
-    /// The share of its time that the thread slept in these operations, beside the worst storm.
-    fn asleep_at_worst(&self, operation: Operation) -> Option<String> {
-        let shares = self.report.storms.iter().filter_map(|storm| {
-            let probe = storm.probe(operation)?;
-            Some((100.0 * probe.asleep_ns? as f64 / probe.wall_ns.max(1) as f64, storm.storm))
-        });
-        let (share, storm) = shares.max_by(|one, other| one.0.total_cmp(&other.0))?;
-        Some(format!("asleep {share:.0} % of the time at worst ({storm})"))
     }
 
     fn operation(&mut self, operation: Operation, nth: usize) {
@@ -183,25 +170,34 @@ impl Picture<'_> {
         self.text("value", dot - 9.0, y + 4.0, "end", &Nanoseconds(latency.p99).to_string());
     }
 
-    /// Bars: how much of a compaction its threads slept.
-    fn compaction(&mut self) {
-        let heading = "The heap: share of the compaction that collector and mutators slept uninterruptibly";
+    /// Bars: how much of their time threads slept, in single operations and in compactions.
+    fn sleep(&mut self) {
+        let heading =
+            "Share of the time that threads slept: in these operations, and in compactions of the heap";
         self.text("head", 24.0, self.y, "start", heading);
         self.y += 22.0;
+        for operation in Operation::ALL {
+            self.bars(operation.name(), |storm| asleep_in(storm.probe(operation)?));
+        }
         let modes: Vec<_> = self.report.storms.iter().take(1).flat_map(|storm| &storm.compaction).collect();
         let modes: Vec<_> = modes.iter().map(|mode| mode.of).collect();
         for mode in modes {
-            self.text("text", 24.0, self.y + 14.0, "start", mode.name());
-            for nth in 0..self.report.storms.len() {
-                let storm = &self.report.storms[nth];
-                let figures = storm.compaction.iter().find(|rounds| rounds.of == mode);
-                let Some(asleep) = figures.map(|rounds| asleep(&rounds.median)) else { continue };
-                let y = self.y + nth as f64 * LINE;
-                self.bar(storm.storm, y, asleep);
-            }
-            self.y += self.report.storms.len() as f64 * LINE + 12.0;
+            self.bars(&format!("the heap, {mode}"), |storm| {
+                asleep(&storm.compaction.iter().find(|rounds| rounds.of == mode)?.median)
+            });
         }
         self.pauses();
+    }
+
+    /// A bar for each storm.
+    fn bars(&mut self, label: &str, share: impl Fn(&StormReport) -> Option<f64>) {
+        self.text("text", 24.0, self.y + 14.0, "start", label);
+        for nth in 0..self.report.storms.len() {
+            let storm = &self.report.storms[nth];
+            let (storm, share) = (storm.storm, share(storm));
+            self.bar(storm, self.y + nth as f64 * LINE, share);
+        }
+        self.y += self.report.storms.len() as f64 * LINE + 12.0;
     }
 
     fn bar(&mut self, storm: Storm, y: f64, share: Option<f64>) {
@@ -237,6 +233,11 @@ impl Picture<'_> {
 fn place(nanoseconds: u64) -> f64 {
     let power = (nanoseconds.max(1) as f64).log10().clamp(LEAST, MOST);
     LEFT + (RIGHT - LEFT) * (power - LEAST) / (MOST - LEAST)
+}
+
+/// The share of its time that the prober slept in an operation.
+fn asleep_in(probe: &Probe) -> Option<f64> {
+    Some(probe.asleep_ns? as f64 / probe.wall_ns.max(1) as f64)
 }
 
 /// The share of their time that collector and mutators slept uninterruptibly: by trace events, else as the

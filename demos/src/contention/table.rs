@@ -155,11 +155,11 @@ impl Table<'_> {
         for operation in Operation::ALL {
             let Some((before, beside)) = quiet.probe(operation).zip(storm.probe(operation)) else { continue };
             self.line(&format!(
-                "{:<20} p99 {:>8} -> {:>8}: {:.1} times that without a storm, beside mprotect",
+                "{:<20} beside mprotect: p99 {:>8}, {:.1} times that without a storm; asleep {}",
                 operation.name(),
-                time(before.latency_ns.p99),
                 time(beside.latency_ns.p99),
                 beside.latency_ns.p99 as f64 / before.latency_ns.p99.max(1) as f64,
+                beside.asleep_ns.map_or(UNKNOWN.to_owned(), |asleep| percent(asleep, beside.wall_ns)),
             ));
         }
     }
