@@ -4,12 +4,17 @@
 //! The heap collects by itself meanwhile, on its own threads; what it costs the mutator is part of
 //! the figure.
 
+use std::alloc::{GlobalAlloc as _, Layout};
 use std::hint::black_box;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use strikeslip::{Field, Heap, HeapOptions, Mutator, Slot, object};
+use mimalloc::MiMalloc;
+use strikeslip::gc::events::{Listener, Phase};
+use strikeslip::{Field, Heap, HeapOptions, Mutator, OutOfMemory, Slot, object};
 
 object! {
     /// 32 bytes with its header.
@@ -44,7 +49,7 @@ fn allocation(c: &mut Criterion) {
         });
         group.bench_function("reserve 64, alloc each", |b| {
             b.iter_custom(|times| {
-                let begin = std::time::Instant::now();
+                let begin = Instant::now();
                 for _ in 0..times.div_ceil(64) {
                     let reserved = m.reserve(64 * 32).expect("garbage is collected");
                     (0..64).for_each(|_| {
@@ -60,7 +65,84 @@ fn allocation(c: &mut Criterion) {
     group.bench_function("Box", |b| {
         b.iter(|| drop(black_box(Box::new(Plain { _next: None, _values: [0; 3] }))));
     });
+    group.bench_function("malloc and free", |b| {
+        // SAFETY: what was allocated is freed once.
+        b.iter(|| unsafe { libc::free(black_box(libc::malloc(black_box(32)))) });
+    });
+    group.bench_function("mimalloc", |b| {
+        let layout = Layout::new::<[u64; 4]>();
+        // SAFETY: the layout is not empty, and what was allocated with it is freed with it, once.
+        b.iter(|| unsafe { MiMalloc.dealloc(black_box(MiMalloc.alloc(black_box(layout))), layout) });
+    });
     group.finish();
+}
+
+/// Whether the collector marks at present.
+#[derive(Default)]
+struct Marking(AtomicBool);
+
+impl Listener for Marking {
+    fn phase_started(&self, phase: Phase) {
+        if phase == Phase::Mark {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn phase_ended(&self, phase: Phase, _duration: Duration) {
+        if phase == Phase::Mark {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Stores while the collector marks: a list so long that marking it takes a while.
+fn barrier(c: &mut Criterion) {
+    const NODES: usize = 4 << 20;
+    const AT_ONCE: u32 = 1024;
+    let options = HeapOptions { limit_bytes: 1 << 30, automatic: false, ..HeapOptions::default() };
+    let heap = Heap::new(options).expect("a heap can be created");
+    let marking = Arc::new(Marking::default());
+    heap.collector().add_listener(Arc::clone(&marking) as Arc<dyn Listener>);
+    let measured = heap.attach(|m| {
+        m.scope(|m, s| {
+            let list = m.alloc::<Node>(s)?;
+            for _ in 0..NODES {
+                m.scope(|m, s| {
+                    let node = m.alloc::<Node>(s)?.get(m);
+                    node.next.store(m, Some(list.get(m)));
+                    list.set(m, node);
+                    Ok::<_, OutOfMemory>(())
+                })?;
+            }
+            let (from, to) = (m.alloc::<Node>(s)?, m.alloc::<Node>(s)?);
+            let stores = |m: &mut Mutator, times: u64| {
+                let (mut total, mut done) = (Duration::ZERO, 0);
+                while done < times {
+                    m.heap().collector().request_collection();
+                    while !marking.0.load(Ordering::Relaxed) {
+                        m.safepoint();
+                    }
+                    while marking.0.load(Ordering::Relaxed) && done < times {
+                        let begin = Instant::now();
+                        for _ in 0..AT_ONCE {
+                            black_box(from.get(m)).next.store(m, Some(black_box(to.get(m))));
+                        }
+                        total += begin.elapsed();
+                        done += u64::from(AT_ONCE);
+                        m.safepoint();
+                    }
+                }
+                total.mul_f64(times as f64 / done as f64)
+            };
+            let mut group = c.benchmark_group("references");
+            group.bench_function("store, barrier on (marking beside it)", |b| {
+                b.iter_custom(|times| stores(m, times))
+            });
+            group.finish();
+            Ok::<_, OutOfMemory>(())
+        })
+    });
+    measured.expect("this thread is not attached yet").expect("the heap is large enough");
 }
 
 fn references(c: &mut Criterion) {
@@ -112,6 +194,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(30);
-    targets = allocation, references, polls
+    targets = allocation, references, barrier, polls
 }
 criterion_main!(benches);

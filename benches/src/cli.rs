@@ -1,6 +1,6 @@
 //! The command line of `strikeslip-bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use strikeslip_demos::json::Output;
 
 use crate::error::Error;
 use crate::measure::recorder::Recorder;
-use crate::{brownout, evacuate, pauses, peers, run};
+use crate::report::{Report, compare, page, summary};
+use crate::{baseline, brownout, evacuate, pauses, peers, run};
 
 #[derive(Debug, Parser)]
 #[command(name = "strikeslip-bench", version, about = "Benchmarks of the Strikeslip collector")]
@@ -28,6 +29,18 @@ enum Benchmark {
     Brownout(brownout::Options),
     /// Workloads: throughput, latency, pauses, faults, memory, processor time
     Run(Box<run::Options>),
+    /// Two reports of `run` beside each other
+    Compare(compare::Options),
+    /// Tables and, if asked for, a page with pictures from a report of `run`
+    Report {
+        /// The report
+        report: PathBuf,
+        /// Write a page with pictures
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+    },
+    /// The figures of `cargo bench` as a table
+    Baseline(baseline::Options),
     /// One run, for the processes that `run` starts
     #[command(hide = true)]
     Once {
@@ -114,6 +127,13 @@ pub fn heap(kind: HeapKind) -> Result<(Heap, Arc<Recorder>), Error> {
     Ok((heap, recorder))
 }
 
+/// Shows a report.
+fn show(report: &Path, html: Option<&Path>) -> Result<(), Error> {
+    let report = Report::read(report)?;
+    summary::print(&report);
+    html.map_or(Ok(()), |path| Ok(Output::open(path)?.write_text(&page::page(&report))?))
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -123,13 +143,16 @@ pub fn main() -> ExitCode {
         Benchmark::Evacuate(options) => evacuate::run(&options),
         Benchmark::Run(options) => run::run(&options),
         Benchmark::Peers(options) => peers::run(&options),
+        Benchmark::Compare(options) => compare::run(&options),
+        Benchmark::Report { report, html } => show(&report, html.as_deref()),
+        Benchmark::Baseline(options) => baseline::run(&options),
         Benchmark::Once { plan } => run::child::answer(&plan),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("strikeslip-bench: {error}");
-            ExitCode::FAILURE
+            error.exit_code()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What ends a benchmark early.
 
 use std::io;
+use std::process::ExitCode;
 
 use strikeslip::{AttachError, HeapError, OutOfMemory};
 use strikeslip_demos::json::WriteError;
@@ -17,6 +18,9 @@ pub enum Error {
     /// A thread cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// A socket of the server workload failed.
+    #[error("a connection on the loopback interface failed: {0}")]
+    Socket(#[source] io::Error),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
@@ -54,6 +58,18 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// 2 if what was asked for cannot be done, 1 if something went wrong with it.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Option(_) | Self::Report(_) | Self::Mode(_) => ExitCode::from(2),
+            Self::Heap(HeapError::BadOption { .. } | HeapError::ModeUnavailable { .. }) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
 }
 
 /// Fails with [`Error::Wrong`] unless two values are equal.

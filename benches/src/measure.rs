@@ -1,8 +1,10 @@
 //! The instrument: what is measured while a workload runs.
 //!
 //! [`timed`] has the clock of the workload's own operations, [`recorder`] listens to the collector and
-//! [`faults`] keeps what mutators' faults took. [`distribution`] is how durations are summed up.
-//! Everything is counted from one epoch, so that events of different sources can be laid side by side.
+//! [`faults`] keeps what mutators' faults took; [`observed`] is what both saw during a timed section.
+//! [`processor`], [`memory`] and [`sampler`] ask the system. [`distribution`], [`metered`] and [`utilisation`]
+//! are formulas. Everything is counted from one epoch, so that events of different sources can be laid
+//! side by side.
 
 pub mod distribution;
 pub mod faults;
@@ -11,4 +13,6 @@ pub mod metered;
 pub mod observed;
 pub mod processor;
 pub mod recorder;
+pub mod sampler;
 pub mod timed;
+pub mod utilisation;

@@ -4,23 +4,28 @@
 //! each round goes through the whole matrix, so that a slow minute of the machine falls on all of it.
 
 pub mod child;
+pub mod history;
 pub mod once;
 pub mod result;
+mod trace;
+
+use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::{Args, ValueEnum as _};
 use serde::Serialize;
-use strikeslip::gc::options::MIN_LIMIT_BYTES;
+use strikeslip::gc::options::{MAX_LIMIT_BYTES, MIN_LIMIT_BYTES};
 use strikeslip::{Delivery, Mode};
+use strikeslip_demos::json::Output;
 use strikeslip_demos::units::parse_bytes;
 
 use self::once::Plan;
 use self::result::{Case, Run};
 use crate::cli::Common;
 use crate::error::Error;
-use crate::json::Report;
 use crate::measure::memory::available_bytes;
-use crate::numbers::{Summary, mib, size};
-use crate::table::Table;
+use crate::numbers::size;
+use crate::report::{Report, page, summary};
 use crate::workload::{Name, Parameters};
 
 /// Options of the command `run`.
@@ -44,12 +49,26 @@ pub struct Options {
     /// Nanoseconds between the intended starts of timed operations; 0: flat out
     #[arg(long, value_delimiter = ',', default_value = "0")]
     pub interval_ns: Vec<u64>,
+    /// Also run paced, at the interval that is each workload's own
+    #[arg(long)]
+    pub paced: bool,
+    /// No young cycles
+    #[arg(long)]
+    pub full_cycles: bool,
     /// Runs of each case, interleaved
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
     /// Run everything in this process, for a profiler
     #[arg(long)]
     pub here: bool,
+    /// Write the report as a page with pictures
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub html: Option<PathBuf>,
+    /// Write a trace of the first run (of the only case), to be shown by Perfetto
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub trace: Option<PathBuf>,
     /// Of the workloads
     #[command(flatten)]
     pub parameters: Parameters,
@@ -87,54 +106,93 @@ const ROOM_BYTES: u64 = 8 << 30;
 const LARGEST_HEAP_BYTES: u64 = 12 << 30;
 const SHARE_OF_FREE: f64 = 0.7;
 
-/// Runs the matrix and prints a table.
+/// Runs the matrix, prints tables and writes what was asked for.
 ///
 /// # Errors
-/// [`Error`], also if two runs of a workload had different checksums.
+/// [`Error`], also if two runs of the same work had different checksums.
 pub fn run(options: &Options) -> Result<(), Error> {
     let output = options.common.output()?;
-    let plans = plans(options)?;
-    let mut runs = vec![];
+    let html = options.html.as_deref().map(Output::open).transpose()?;
+    let mut plans = plans(options)?;
+    if let Some(path) = &options.trace {
+        let [plan] = &mut plans[..] else {
+            return Err(Error::Option(format!("--trace is for one case, not {}", plans.len())));
+        };
+        plan.trace = Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+    }
+    let report = Report::new(run_all(options, &mut plans)?);
+    summary::print(&report);
+    if let Some(html) = html {
+        html.write_text(&page::page(&report))?;
+    }
+    Ok(output.map_or(Ok(()), |output| output.write_line(&report))?)
+}
+
+fn run_all(options: &Options, plans: &mut [Plan]) -> Result<Vec<Run>, Error> {
+    let all = plans.len() * options.runs as usize;
+    let mut runs: Vec<Run> = Vec::with_capacity(all);
+    let begin = Instant::now();
     for round in 1..=options.runs {
-        for (nth, plan) in plans.iter().enumerate() {
-            let step = format!("run {round} of {}, {} of {}", options.runs, nth + 1, plans.len());
+        for plan in &mut *plans {
+            let left = match runs.len() {
+                0 => String::new(),
+                done => {
+                    let seconds = begin.elapsed().as_secs_f64() / done as f64 * (all - done) as f64;
+                    format!(", about {seconds:.0} s left")
+                }
+            };
+            let step = format!("[{}/{all}] round {round}{left}", runs.len() + 1);
             options.common.progress(&format!("{step}: {} in {}", plan.case, size(plan.heap_bytes)));
-            runs.push(if options.here { once::run(plan)? } else { child::run(plan)? });
-            check_sums(&runs)?;
+            let run = if options.here { once::run(plan)? } else { child::run(plan)? };
+            check_sum(&runs, &run)?;
+            runs.push(run);
+            plan.trace = None;
         }
     }
-    print(&plans, &runs);
-    if let Some(output) = output {
-        output.write(&Report::new("run", options, runs))?;
-    }
-    Ok(())
+    Ok(runs)
 }
 
 /// The matrix.
 fn plans(options: &Options) -> Result<Vec<Plan>, Error> {
+    let possible = MIN_LIMIT_BYTES as u64..=MAX_LIMIT_BYTES as u64;
+    if let Some(heap) = options.heap.filter(|heap| !possible.contains(heap)) {
+        let [heap, least, most] = [heap, *possible.start(), *possible.end()].map(size);
+        return Err(Error::Option(format!("a heap of {heap} is not between {least} and {most}")));
+    }
     let mut plans = vec![];
     for &workload in options.workloads.iter().flat_map(|Workloads(names)| names) {
         let live_bytes = match options.heap {
-            Some(_) => 0,
-            None => live_bytes(workload, options)?,
+            Some(_) => None,
+            None => Some(live_bytes(workload, options)?),
         };
-        let heaps: Vec<_> = match options.heap {
-            Some(bytes) => vec![(None, bytes)],
-            None => options.factors.iter().map(|&factor| (Some(factor), limit(live_bytes, factor))).collect(),
+        let heaps: Vec<_> = match (options.heap, live_bytes) {
+            (Some(bytes), _) => vec![(None, bytes)],
+            (None, live) => {
+                let heap = |&factor: &f64| (Some(factor), limit(live.unwrap_or(0), factor));
+                options.factors.iter().map(heap).collect()
+            }
         };
+        let mut intervals = options.interval_ns.clone();
+        intervals.extend(workload.paced_interval_ns().filter(|_| options.paced));
         for &mode in &options.modes {
             let deliveries: Vec<_> = match mode.is_concurrent() {
                 true => options.deliveries.iter().map(|&delivery| Some(delivery)).collect(),
                 false => vec![None],
             };
-            let largest = [(None, LARGEST_HEAP_BYTES.min((available_bytes() as f64 * SHARE_OF_FREE) as u64))];
+            let largest = LARGEST_HEAP_BYTES.min((available_bytes() as f64 * SHARE_OF_FREE) as u64);
+            let largest = [(None, largest)];
             let heaps = if mode == Mode::NoGc { &largest[..] } else { &heaps[..] };
-            for (&delivery, &(factor, heap_bytes), &interval_ns) in
-                triples(&deliveries, heaps, &options.interval_ns)
-            {
-                let case = Case { workload, mode, delivery, factor, interval_ns };
-                let (seed, small_pages) = (options.common.seed, options.common.small_pages);
-                plans.push(Plan { case, parameters: options.parameters, heap_bytes, seed, small_pages });
+            for (&delivery, &(factor, heap_bytes), &interval_ns) in triples(&deliveries, heaps, &intervals) {
+                plans.push(Plan {
+                    case: Case { workload, mode, delivery, factor, interval_ns },
+                    parameters: options.parameters,
+                    live_bytes,
+                    heap_bytes,
+                    seed: options.common.seed,
+                    small_pages: options.common.small_pages,
+                    young_cycles: !options.full_cycles,
+                    trace: None,
+                });
             }
         }
     }
@@ -155,77 +213,14 @@ fn live_bytes(workload: Name, options: &Options) -> Result<u64, Error> {
     once::live_bytes(workload, &options.parameters, options.common.seed, ROOM_BYTES)
 }
 
-/// All runs of a workload compute the same.
-fn check_sums(runs: &[Run]) -> Result<(), Error> {
-    let Some(last) = runs.last() else { return Ok(()) };
-    let same = |run: &&Run| run.case.workload == last.case.workload && run.seed == last.seed;
+/// All runs of the same work compute the same. (Paced, a workload may do fewer operations.)
+fn check_sum(runs: &[Run], new: &Run) -> Result<(), Error> {
+    let same = |run: &&Run| run.case.workload == new.case.workload && run.operations == new.operations;
     match runs.iter().find(same) {
-        Some(first) if first.checksum != last.checksum => Err(Error::Wrong(format!(
+        Some(old) if old.checksum != new.checksum => Err(Error::Wrong(format!(
             "checksum {} of {}, but {} of {}",
-            last.checksum, last.case, first.checksum, first.case
+            new.checksum, new.case, old.checksum, old.case
         ))),
         _ => Ok(()),
-    }
-}
-
-fn print(plans: &[Plan], runs: &[Run]) {
-    let mut table = Table::new(&[
-        "workload",
-        "heap MiB",
-        "runs",
-        "wall s",
-        "spread",
-        "processor s",
-        "mutator",
-        "collector",
-        "k op/s",
-        "cycles",
-        "faults",
-        "pause µs p50",
-        "p99",
-        "max",
-        "op µs p99",
-        "p99.9",
-        "max",
-        "memory wait ms",
-        "peak MiB",
-        "control µs max",
-    ]);
-    for plan in plans {
-        let of_case: Vec<_> = runs.iter().filter(|run| run.case == plan.case).collect();
-        let all = |value: &dyn Fn(&Run) -> f64| Summary::of(of_case.iter().map(|run| value(run)));
-        let median = |value: &dyn Fn(&Run) -> f64, digits: usize| format!("{:.digits$}", all(value).p50);
-        let wall = all(&|run| run.wall_seconds);
-        let micros = |ns: u64| ns as f64 / 1e3;
-        table.row([
-            plan.case.to_string(),
-            median(&|run| mib(run.heap_bytes), 0),
-            of_case.len().to_string(),
-            format!("{:.3}", wall.p50),
-            format!("{:.0} %", (wall.max - wall.min) / wall.p50 * 100.0),
-            median(&|run| run.processor_seconds, 3),
-            median(&|run| run.processor.mutator_ns as f64 / 1e9, 3),
-            median(&|run| run.processor.collector_ns as f64 / 1e9, 3),
-            median(&|run| run.operations as f64 / run.wall_seconds / 1e3, 0),
-            median(&|run| run.cycles as f64, 0),
-            median(&|run| run.faults as f64, 0),
-            median(&|run| micros(run.pauses_ns.p50), 1),
-            median(&|run| micros(run.pauses_ns.p99), 1),
-            median(&|run| micros(run.pauses_ns.max), 1),
-            median(&|run| micros(run.latency_ns.p99), 1),
-            median(&|run| micros(run.latency_ns.p999), 1),
-            median(&|run| micros(run.latency_ns.max), 1),
-            median(&|run| run.memory_wait_ns.sum as f64 / 1e6, 1),
-            median(&|run| mib(run.peak_rss_bytes), 0),
-            median(&|run| micros(run.noise.control_ns.max), 0),
-        ]);
-    }
-    println!("\n{table}");
-    let mut named = vec![];
-    for run in runs {
-        if !named.contains(&run.case.workload) {
-            named.push(run.case.workload);
-            println!("checksum of {}: {} (all runs)", run.case.workload.name(), run.checksum);
-        }
     }
 }

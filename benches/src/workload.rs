@@ -3,12 +3,16 @@
 //!
 //! Each runs on mutator threads of its own, which the instrument knows by number and name.
 
+pub mod arrays;
 pub mod gcbench;
 pub mod graph;
 pub mod lru;
+pub mod map;
+pub mod server;
+pub mod strings;
 pub mod trees;
 
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
@@ -34,6 +38,14 @@ pub enum Name {
     Lru,
     /// Trees that are replaced and that exchange their parts: survival is random
     Graph,
+    /// A hash map that grows
+    Map,
+    /// Large arrays of references
+    Arrays,
+    /// Strings of mixed sizes
+    Strings,
+    /// A cache server on the loopback interface, and its clients
+    Server,
 }
 
 impl Name {
@@ -45,6 +57,40 @@ impl Name {
             Self::Gcbench => "gcbench",
             Self::Lru => "lru",
             Self::Graph => "graph",
+            Self::Map => "map",
+            Self::Arrays => "arrays",
+            Self::Strings => "strings",
+            Self::Server => "server",
+        }
+    }
+
+    /// What it does, in a sentence without an end.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Trees => "Binary trees: a long-lived one, and many that die at once",
+            Self::Gcbench => "Trees from the leaves up and from the root down, and an array of numbers",
+            Self::Lru => "A window of buffers, of which each push replaces the oldest; each push is timed",
+            Self::Graph => "Trees that are replaced and exchange their parts at random; batches are timed",
+            Self::Map => "Hash maps that grow, one after the other; batches of inserts are timed",
+            Self::Arrays => {
+                "Large arrays of references, replaced element by element and copied; each is timed"
+            }
+            Self::Strings => "Strings of mixed sizes, made, joined and read; batches are timed",
+            Self::Server => "A cache server on the loopback interface; requests are timed by the clients",
+        }
+    }
+
+    /// Nanoseconds between the intended starts of timed operations where it runs paced; none if it has no
+    /// operations that are timed.
+    #[must_use]
+    pub const fn paced_interval_ns(self) -> Option<u64> {
+        match self {
+            Self::Trees | Self::Gcbench => None,
+            Self::Lru => Some(2_000),
+            Self::Graph | Self::Map | Self::Server => Some(250_000),
+            Self::Arrays => Some(100_000),
+            Self::Strings => Some(500_000),
         }
     }
 
@@ -56,12 +102,16 @@ impl Name {
             Self::Gcbench => Box::new(gcbench::Gcbench(parameters.trees)),
             Self::Lru => Box::new(lru::Lru(parameters.lru)),
             Self::Graph => Box::new(graph::Graph(parameters.graph)),
+            Self::Map => Box::new(map::Maps(parameters.map)),
+            Self::Arrays => Box::new(arrays::Arrays(parameters.arrays)),
+            Self::Strings => Box::new(strings::Strings(parameters.strings)),
+            Self::Server => Box::new(server::Server(parameters.server)),
         }
     }
 }
 
 /// Parameters of all workloads. The defaults are those of `benches/WORKLOADS.md`.
-#[derive(Copy, Clone, Debug, Args, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 pub struct Parameters {
     /// Of trees and gcbench.
     #[command(flatten)]
@@ -72,6 +122,18 @@ pub struct Parameters {
     /// Of graph.
     #[command(flatten)]
     pub graph: graph::Parameters,
+    /// Of map.
+    #[command(flatten)]
+    pub map: map::Parameters,
+    /// Of arrays.
+    #[command(flatten)]
+    pub arrays: arrays::Parameters,
+    /// Of strings.
+    #[command(flatten)]
+    pub strings: strings::Parameters,
+    /// Of server.
+    #[command(flatten)]
+    pub server: server::Parameters,
 }
 
 /// How a workload is to run.
@@ -92,6 +154,8 @@ pub struct Outcome {
     pub checksum: Checksum,
     /// Operations in the timed section (not always those that are timed singly).
     pub operations: u64,
+    /// Mutators that ran in it.
+    pub mutators: u8,
     /// The timed section.
     pub section: Section,
 }
@@ -114,24 +178,37 @@ pub trait Workload: Sync {
 /// What is done when most is live.
 pub type Look<'a> = &'a mut (dyn FnMut(&mut Mutator) + Send);
 
-/// Runs `body` as mutator `number` (from 1 on), on a thread of its own.
+/// Runs `body` as mutator `number` (from 1 on), on a thread of its own, and waits for it.
 ///
 /// # Errors
-/// Those of `body`, and if the thread cannot be attached.
+/// Those of `body`, and if the thread cannot be started or attached.
 pub fn on_mutator<T: Send>(
     heap: &Heap,
     number: u8,
     body: impl FnOnce(&mut Mutator) -> Result<T, Error> + Send,
 ) -> Result<T, Error> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name(format!("{MUTATOR_NAME}-{number}"));
-        let run = || {
-            set_mutator(number);
-            heap.attach(body)?
-        };
-        let thread = thread.spawn_scoped(scope, run).map_err(Error::Thread)?;
+        let thread = spawn_mutator(scope, heap, number, body)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Starts a thread that runs `body` as mutator `number`.
+///
+/// # Errors
+/// The system refuses the thread.
+pub fn spawn_mutator<'scope, 'env, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    heap: &'scope Heap,
+    number: u8,
+    body: impl FnOnce(&mut Mutator) -> Result<T, Error> + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, Result<T, Error>>, Error> {
+    let thread = thread::Builder::new().name(format!("{MUTATOR_NAME}-{number}"));
+    let run = move || {
+        set_mutator(number);
+        heap.attach(body)?
+    };
+    thread.spawn_scoped(scope, run).map_err(Error::Thread)
 }
 
 /// A running checksum; the order of what is folded in matters.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -224,22 +224,48 @@ impl Output {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub fn write(mut self, value: &impl Serialize) -> Result<(), WriteError> {
-        self.try_write(value).map_err(|source| WriteError { path: self.path.clone(), source })
+    pub fn write(self, value: &impl Serialize) -> Result<(), WriteError> {
+        self.write_with(|file| {
+            serde_json::to_writer_pretty(&mut *file, value)?;
+            file.write_all(b"\n")
+        })
     }
 
-    fn try_write(&mut self, value: &impl Serialize) -> io::Result<()> {
-        let Some(mut file) = self.file.take() else { return Ok(()) };
+    /// As [`Self::write`], on one line: for what nobody reads as text.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn write_line(self, value: &impl Serialize) -> Result<(), WriteError> {
+        self.write_with(|file| {
+            serde_json::to_writer(&mut *file, value)?;
+            file.write_all(b"\n")
+        })
+    }
+
+    /// Writes a text and puts the file into its place.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn write_text(self, text: &str) -> Result<(), WriteError> {
+        self.write_with(|file| file.write_all(text.as_bytes()))
+    }
+
+    fn write_with(
+        mut self,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), WriteError> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let mut file = BufWriter::new(file);
         let written = (|| {
-            serde_json::to_writer_pretty(&mut file, value)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
+            write(&mut file)?;
+            file.flush()?;
+            file.get_ref().sync_all()?;
             fs::rename(&self.temporary, &self.path)
         })();
         if written.is_err() {
             let _ = fs::remove_file(&self.temporary);
         }
-        written
+        written.map_err(|source| WriteError { path: self.path.clone(), source })
     }
 }
 

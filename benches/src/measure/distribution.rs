@@ -38,7 +38,7 @@ impl Distribution {
             histogram.saturating_record(value);
             max = max.max(value);
         }
-        Self { max, ..Self::from(&histogram) }
+        Self::new(&histogram, max)
     }
 
     /// All values of several distributions.
@@ -49,7 +49,7 @@ impl Distribution {
             one.buckets.iter().for_each(|&(value, count)| histogram.saturating_record_n(value, count));
             max = max.max(one.max);
         }
-        Self { max, ..Self::from(&histogram) }
+        Self::new(&histogram, max)
     }
 
     /// The value that a share of all values (0 to 1) does not exceed; 0 for no values.
@@ -65,22 +65,21 @@ impl Distribution {
         }
         self.max
     }
+
+    fn new(histogram: &Histogram<u64>, max: u64) -> Self {
+        let steps = histogram.iter_recorded();
+        let buckets: Vec<_> = steps.map(|step| (step.value_iterated_to(), step.count_at_value())).collect();
+        let sum = buckets.iter().map(|&(value, count)| value.saturating_mul(count)).sum();
+        let mut all = Self { count: histogram.len(), sum, max, buckets, ..Self::default() };
+        [all.p50, all.p90, all.p99, all.p999, all.p9999] =
+            [0.5, 0.9, 0.99, 0.999, 0.9999].map(|share| all.at(share));
+        all
+    }
 }
 
 impl From<&Histogram<u64>> for Distribution {
     fn from(histogram: &Histogram<u64>) -> Self {
-        let buckets: Vec<_> =
-            histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect();
-        let mut all = Self {
-            count: histogram.len(),
-            sum: buckets.iter().map(|&(value, count)| value.saturating_mul(count)).sum(),
-            max: histogram.max(),
-            buckets,
-            ..Self::default()
-        };
-        [all.p50, all.p90, all.p99, all.p999, all.p9999] =
-            [0.5, 0.9, 0.99, 0.999, 0.9999].map(|share| all.at(share));
-        all
+        Self::new(histogram, histogram.max())
     }
 }
 

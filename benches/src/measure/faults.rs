@@ -10,6 +10,8 @@ use strikeslip::gc::events::FaultPath;
 
 /// Faults that are kept. One takes 16 bytes.
 const CAPACITY: usize = 1 << 20;
+/// Bytes of a log.
+pub const FAULT_LOG_BYTES: usize = CAPACITY * size_of::<[AtomicU64; 2]>();
 const PATH_SHIFT: u32 = 56;
 const MUTATOR_SHIFT: u32 = 48;
 const LATENCY_MASK: u64 = (1 << MUTATOR_SHIFT) - 1;

@@ -1,28 +1,37 @@
-//! Metered latency: what operations that ran one after another would have suffered, had they arrived evenly.
+//! Metered latency: what requests would have taken if they had come evenly, instead of each when the one
+//! before was done. It is how a program that runs flat out is asked what its pauses delay (after the DaCapo
+//! Chopin benchmarks, Blackburn et al., ASPLOS 2025).
+//!
+//! The start of a request is replaced by one that is smoothed over the requests around it: if `a` and `b` are
+//! the first and the last request that began within half a window of request `i`, it is
+//! `s(a) + (i - a) (s(b) - s(a)) / (b - a)`. The latency is from the earlier of both starts.
 
-/// Over how long starts are metered.
+/// The window that latencies are metered over, if not over all.
 pub const WINDOW_NS: u64 = 100_000_000;
 
-/// Latency of operations that end at `ends`, each beginning at the end of the one before, had they
-/// arrived evenly: an operation counts from its own start or from its metered one, whichever is earlier.
-/// The metered start lies as far between the first and the last start within `window` around its own as
-/// the operation does between theirs (`DaCapo`'s metered latency).
+/// Metered latencies of requests, given as starts and ends in the order of their starts, smoothed over windows
+/// of this length (`None`: over all).
 #[must_use]
-pub fn metered(ends: &[u64], window: u64) -> Vec<u64> {
-    let start = |at: usize| if at == 0 { 0 } else { ends[at - 1] };
+pub fn metered(requests: &[(u64, u64)], window: Option<u64>) -> Vec<u64> {
+    let half = window.map_or(u64::MAX, |window| window / 2);
+    let start = |nth: usize| requests[nth].0;
     let (mut first, mut last) = (0, 0);
-    let mut latencies = Vec::with_capacity(ends.len());
-    for (at, &end) in ends.iter().enumerate() {
-        let own = start(at);
-        while start(first) + window / 2 < own {
+    let mut latencies = Vec::with_capacity(requests.len());
+    for (nth, &(begin, end)) in requests.iter().enumerate() {
+        while start(first) < begin.saturating_sub(half) {
             first += 1;
         }
-        while last + 1 < ends.len() && start(last + 1) <= own + window / 2 {
+        while last + 1 < requests.len() && start(last + 1) <= begin.saturating_add(half) {
             last += 1;
         }
-        let share = (at - first) as f64 / (last - first).max(1) as f64;
-        let metered = start(first) + ((start(last) - start(first)) as f64 * share) as u64;
-        latencies.push(end - own.min(metered));
+        let smoothed = match last - first {
+            0 => begin,
+            count => {
+                let rate = (start(last) - start(first)) as f64 / count as f64;
+                start(first) + ((nth - first) as f64 * rate) as u64
+            }
+        };
+        latencies.push(end - begin.min(smoothed).min(end));
     }
     latencies
 }
@@ -32,18 +41,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn evenly_spaced_operations_have_their_own_latency() {
-        let ends: Vec<u64> = (1..=100).map(|nth| nth * 10).collect();
-        assert_eq!(metered(&ends, 200), vec![10; 100]);
+    fn even_requests_keep_their_latency() {
+        let requests: Vec<_> = (0..100).map(|nth| (nth * 10, nth * 10 + 7)).collect();
+        assert_eq!(metered(&requests, None), vec![7; 100]);
+        assert_eq!(metered(&requests, Some(50)), vec![7; 100]);
     }
 
     #[test]
-    fn a_pause_delays_what_would_have_arrived_meanwhile() {
-        // Ten operations of 10 ns, the fifth of which takes 1000.
-        let ends = [10, 20, 30, 40, 1040, 1050, 1060, 1070, 1080, 1090];
-        let latencies = metered(&ends, 1 << 40);
-        assert_eq!(latencies[4], 1000);
-        // The sixth would have begun halfway through the run.
-        assert_eq!(latencies[5], 1050 - 1080 * 5 / 9);
+    fn requests_after_a_pause_are_charged_what_they_would_have_waited() {
+        // Ten requests of 10, then a pause of 100 in the tenth, then ten more: 300 in all.
+        let mut requests = vec![];
+        let mut time = 0;
+        for nth in 0..20 {
+            let length = if nth == 9 { 110 } else { 10 };
+            requests.push((time, time + length));
+            time += length;
+        }
+        let all = metered(&requests, None);
+        // Smoothed over all, they come every 290/19: the eleventh at 152, but it began at 200.
+        assert_eq!(all[0], 10);
+        assert_eq!(all[10], 210 - (10.0 * 290.0 / 19.0) as u64);
+        assert!(all[11..].windows(2).all(|pair| pair[0] >= pair[1]), "the queue gets shorter: {all:?}");
+        // A short window does not reach across the pause.
+        assert_eq!(metered(&requests, Some(20))[12], 10);
     }
 }

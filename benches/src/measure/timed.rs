@@ -10,6 +10,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use strikeslip::{Heap, Mutator};
 
+use super::faults::FAULT_LOG_BYTES;
+use super::memory::peak_resident_bytes;
 use super::processor::ProcessorTime;
 
 /// A timed section that runs.
@@ -27,18 +29,18 @@ pub struct Timed {
 /// A timed section that has ended. Times are nanoseconds since the epoch.
 #[derive(Clone, Debug, Default)]
 pub struct Section {
-    /// Nanoseconds between intended starts; 0: flat out.
-    pub interval_ns: u64,
     /// Its begin.
     pub begin_ns: u64,
     /// Its end.
     pub end_ns: u64,
-    /// When each operation was complete.
-    pub ends: Vec<u64>,
+    /// When each operation that is timed singly was to begin and when it was complete, in order of the former.
+    pub operations: Vec<(u64, u64)>,
     /// Processor time used meanwhile.
     pub processor: ProcessorTime,
     /// What was done with memory meanwhile.
     pub bytes: Bytes,
+    /// The most memory that the process ever had resident, without what only measures.
+    pub peak_rss_bytes: u64,
 }
 
 /// Bytes by what was done with them.
@@ -95,6 +97,12 @@ impl Timed {
         Self { heap, epoch, interval_ns, processor_before, bytes_before, begin_ns, ends }
     }
 
+    /// When it began, in nanoseconds since the epoch.
+    #[must_use]
+    pub const fn begin_ns(&self) -> u64 {
+        self.begin_ns
+    }
+
     /// Waits for the intended start of the next operation.
     #[inline]
     pub fn wait(&self, m: &mut Mutator) {
@@ -117,15 +125,28 @@ impl Timed {
     #[must_use]
     pub fn end(self) -> Section {
         let end_ns = nanoseconds_since(self.epoch);
+        let processor = ProcessorTime::so_far().since(self.processor_before);
+        let own_bytes = size_of::<u64>() * self.ends.capacity() + FAULT_LOG_BYTES;
+        let peak_rss_bytes = peak_resident_bytes().saturating_sub(own_bytes as u64);
         Section {
-            interval_ns: self.interval_ns,
             begin_ns: self.begin_ns,
             end_ns,
-            ends: self.ends,
-            processor: ProcessorTime::so_far().since(self.processor_before),
+            processor,
             bytes: Bytes::so_far(&self.heap).since(self.bytes_before),
+            peak_rss_bytes,
+            operations: operations(self.begin_ns, self.interval_ns, &self.ends),
         }
     }
+}
+
+/// Starts and ends of operations of which these are the ends.
+fn operations(begin_ns: u64, interval_ns: u64, ends: &[u64]) -> Vec<(u64, u64)> {
+    let start = |nth: usize| match (interval_ns, nth) {
+        (0, 0) => begin_ns,
+        (0, nth) => ends[nth - 1],
+        (interval, nth) => begin_ns + nth as u64 * interval,
+    };
+    ends.iter().enumerate().map(|(nth, &end)| (start(nth), end)).collect()
 }
 
 impl Section {
@@ -135,16 +156,9 @@ impl Section {
         self.end_ns - self.begin_ns
     }
 
-    /// When each operation was to begin, and when it was complete.
-    pub fn operations(&self) -> impl ExactSizeIterator<Item = (u64, u64)> + '_ {
-        self.ends.iter().enumerate().map(|(nth, &end)| {
-            let start = match (self.interval_ns, nth) {
-                (0, 0) => self.begin_ns,
-                (0, nth) => self.ends[nth - 1],
-                (interval, nth) => self.begin_ns + nth as u64 * interval,
-            };
-            (start, end)
-        })
+    /// What each operation took.
+    pub fn latencies(&self) -> impl Iterator<Item = u64> + '_ {
+        self.operations.iter().map(|&(start, end)| end.saturating_sub(start))
     }
 }
 
@@ -162,12 +176,11 @@ mod tests {
     #[test]
     fn a_delay_is_charged_to_all_operations_that_it_delays() {
         // Operations of 10 ns every 100 ns; the second is held up for 250 ns.
-        let ends = vec![10, 360, 370, 380];
-        let section = Section { interval_ns: 100, end_ns: 390, ends, ..Section::default() };
-        let latencies: Vec<_> = section.operations().map(|(start, end)| end - start).collect();
-        assert_eq!(latencies, [10, 260, 170, 80]);
-        let flat_out = Section { interval_ns: 0, ..section };
-        let latencies: Vec<_> = flat_out.operations().map(|(start, end)| end - start).collect();
-        assert_eq!(latencies, [10, 350, 10, 10]);
+        let ends = [10, 360, 370, 380];
+        let latencies = |interval| {
+            operations(0, interval, &ends).iter().map(|&(start, end)| end - start).collect::<Vec<_>>()
+        };
+        assert_eq!(latencies(100), [10, 260, 170, 80]);
+        assert_eq!(latencies(0), [10, 350, 10, 10]);
     }
 }

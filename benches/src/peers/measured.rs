@@ -104,7 +104,7 @@ impl Measured {
             latency_ns: Durations::from_distribution(&run.latency_ns),
             pauses_ns: Durations::from_distribution(&run.pauses_ns),
             memory_waits_ns: Durations::from_distribution(&run.memory_wait_ns),
-            metered_ns: Durations::from_distribution(&run.metered_ns),
+            metered_ns: Durations::from_distribution(&run.metered_ns[0]),
             peak_rss_bytes: run.peak_rss_bytes,
             section_ns: None,
         })
@@ -122,7 +122,9 @@ impl Measured {
     pub fn add_marks(&mut self, marks: &[u8]) {
         let ends: Vec<u64> =
             marks.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
-        self.metered_ns = Durations::of(metered(&ends, WINDOW_NS));
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let requests: Vec<_> = starts.zip(ends.iter().copied()).collect();
+        self.metered_ns = Durations::of(metered(&requests, Some(WINDOW_NS)));
     }
 }
 

@@ -27,9 +27,10 @@ pub fn plan(start: &Start<'_>) -> Plan {
         },
         graph: graph::Parameters {
             slots: count("slots"),
-            operations: given.value("operations"),
+            operations: Some(given.value("operations")),
             batch: given.value("batch"),
         },
+        ..Parameters::default()
     };
     let case = Case {
         workload,
@@ -38,5 +39,14 @@ pub fn plan(start: &Start<'_>) -> Plan {
         factor: None,
         interval_ns: given.interval_ns,
     };
-    Plan { case, parameters, heap_bytes: start.heap_bytes, seed: start.seed, small_pages: false }
+    Plan {
+        case,
+        parameters,
+        live_bytes: None,
+        heap_bytes: start.heap_bytes,
+        seed: start.seed,
+        small_pages: false,
+        young_cycles: true,
+        trace: None,
+    }
 }

@@ -53,7 +53,7 @@ impl Workload for Gcbench {
                 checksum.fold(array.get(m).get(1000));
                 Ok::<_, Error>(())
             })?;
-            Ok(Outcome { checksum, operations, section: timed.end() })
+            Ok(Outcome { checksum, operations, mutators: 1, section: timed.end() })
         })
     }
 

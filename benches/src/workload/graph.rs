@@ -11,15 +11,15 @@ use crate::error::{Error, expect_equal};
 use crate::measure::timed::Timed;
 
 /// Parameters.
-#[derive(Copy, Clone, Debug, Args, Serialize, Deserialize)]
-#[group(id = "graph")]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[group(id = "graph-parameters")]
 pub struct Parameters {
     /// graph: trees
     #[arg(long, default_value_t = 400_000)]
     pub slots: usize,
-    /// graph: timed operations
-    #[arg(long, default_value_t = 3_000_000)]
-    pub operations: u64,
+    /// graph: timed operations [default: 3000000, paced 2000000]
+    #[arg(long)]
+    pub operations: Option<u64>,
     /// graph: operations that are timed together
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     pub batch: u64,
@@ -47,6 +47,7 @@ const NODE_BYTES: usize = Reserved::bytes_of::<Node>() + 8 + MOST_WORDS * 8;
 impl Workload for Graph {
     fn run(&self, heap: &Heap, task: &Task) -> Result<Outcome, Error> {
         let Parameters { slots, operations, batch } = self.0;
+        let operations = operations.unwrap_or(if task.interval_ns == 0 { 3_000_000 } else { 2_000_000 });
         let batches = operations / batch;
         on_mutator(heap, 1, |m| {
             m.scope(|m, s| {
@@ -64,7 +65,7 @@ impl Workload for Graph {
                 }
                 let section = timed.end();
                 let checksum = forest.check(m)?;
-                Ok(Outcome { checksum, operations: batches * batch, section })
+                Ok(Outcome { checksum, operations: batches * batch, mutators: 1, section })
             })
         })
     }

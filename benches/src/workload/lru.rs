@@ -10,8 +10,8 @@ use crate::error::{Error, expect_equal};
 use crate::measure::timed::Timed;
 
 /// Parameters.
-#[derive(Copy, Clone, Debug, Args, Serialize, Deserialize)]
-#[group(id = "lru")]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[group(id = "lru-parameters")]
 pub struct Parameters {
     /// lru: buffers in the window
     #[arg(long, default_value_t = 200_000)]
@@ -54,7 +54,7 @@ impl Workload for Lru {
                     let buffer = window.buffers.get(m).as_ref().get(at).expect("the window is full");
                     checksum.fold(u64::from(byte(buffer.as_ref(), bytes - 1)));
                 }
-                Ok(Outcome { checksum, operations: pushes, section })
+                Ok(Outcome { checksum, operations: pushes, mutators: 1, section })
             })
         })
     }

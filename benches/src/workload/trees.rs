@@ -9,8 +9,8 @@ use crate::error::{Error, expect_equal};
 use crate::measure::timed::Timed;
 
 /// Parameters.
-#[derive(Copy, Clone, Debug, Args, Serialize, Deserialize)]
-#[group(id = "trees")]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[group(id = "trees-parameters")]
 pub struct Parameters {
     /// trees, gcbench: depth of the trees
     #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(u32).range(6..=26))]
@@ -67,7 +67,7 @@ impl Workload for Trees {
                 operations += total;
                 Ok::<_, Error>(())
             })?;
-            Ok(Outcome { checksum, operations, section: timed.end() })
+            Ok(Outcome { checksum, operations, mutators: 1, section: timed.end() })
         })
     }
 
