@@ -89,7 +89,9 @@ fn section(body: &mut String, report: &Report, groups: &[Group<'_>]) {
         let _ = write!(body, "{:.0} MiB are live when most is. ", mib(live));
     }
     let _ = write!(body, "Checksum <code>{checksum}</code> in all {agree} runs of this work.</p>");
-    tables(body, groups);
+    throughput_table(body, groups);
+    pauses_table(body, groups);
+    latency_table(body, groups);
     let shown = shown(groups);
     if let Some(factor) = shown[0].case.factor.filter(|_| groups.len() > shown.len()) {
         let _ = write!(body, "<p class=\"note\">Pictures: heap of {factor} × live.</p>");
@@ -124,7 +126,7 @@ fn legend(body: &mut String, shown: &[Group<'_>]) {
     body.push_str("<li class=\"control\">control thread (attached to no heap)</li></ul>");
 }
 
-fn tables(body: &mut String, groups: &[Group<'_>]) {
+fn throughput_table(body: &mut String, groups: &[Group<'_>]) {
     let mut table = Html::new(&[
         "",
         "heap",
@@ -158,6 +160,9 @@ fn tables(body: &mut String, groups: &[Group<'_>]) {
         );
     }
     table.finish(body, "Throughput, processor time and memory (medians)");
+}
+
+fn pauses_table(body: &mut String, groups: &[Group<'_>]) {
     let mut table = Html::new(&[
         "",
         "heap",
@@ -195,6 +200,9 @@ fn tables(body: &mut String, groups: &[Group<'_>]) {
         table.row(group.case, cells);
     }
     table.finish(body, "Pauses, faults, waits for memory in a run, utilisation after the flip");
+}
+
+fn latency_table(body: &mut String, groups: &[Group<'_>]) {
     if groups.iter().all(|group| group.runs[0].latency_ns.count == 0) {
         return;
     }
