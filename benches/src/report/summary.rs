@@ -198,9 +198,10 @@ fn utilisation(groups: &[Group<'_>]) -> Table {
     ]);
     for group in groups {
         let least = |window: u64| {
-            let all = group.runs.iter().filter_map(|run| {
-                run.utilisation.iter().filter(|point| point.window_ns <= window).next_back()
-            });
+            let all = group
+                .runs
+                .iter()
+                .filter_map(|run| run.utilisation.iter().rfind(|point| point.window_ns <= window));
             let least = all.map(|point| point.minimum).fold(1.0, f64::min);
             format!("{:.0}", least * 100.0)
         };
