@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use strikeslip::gc::events::{CycleSummary, FaultPath, Listener, Phase};
+use strikeslip::gc::events::{FaultPath, Listener, Phase};
 use strikeslip::gc::stats::{KernelCall, LatencyHistogram};
 use strikeslip::gc::sys::observed::PageObserver;
 use strikeslip::gc::sys::sched::thread_id;
@@ -153,7 +153,11 @@ impl Listener for Recorder {
                 watch.collector.end();
                 watch.mutators.end();
             });
-            self.record(&self.compaction, duration);
+            // Together: a cycle that began before the measurement, or moved nothing, is none of them.
+            if self.on.load(Ordering::Relaxed) {
+                self.cycles.fetch_add(1, Ordering::Relaxed);
+                self.compaction.record_duration(duration);
+            }
         }
     }
 
@@ -163,12 +167,6 @@ impl Listener for Recorder {
 
     fn fault_served(&self, _path: FaultPath, latency: Duration) {
         self.record(&self.fault, latency);
-    }
-
-    fn cycle_ended(&self, _summary: &CycleSummary) {
-        if self.on.load(Ordering::Relaxed) {
-            self.cycles.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 

@@ -85,7 +85,7 @@ figures! {
 
     /// Mutators and compaction beside a storm.
     Compaction {
-        /// Cycles.
+        /// Cycles that compacted.
         cycles: u64,
         /// Wall time of a compaction: from the flip until no page is missing.
         compaction_ns: Latency,
