@@ -86,7 +86,7 @@ pub fn mean(samples: &[Sample], value: impl Fn(&Sample) -> u64) -> u64 {
     sum.checked_div(samples.len() as u128).unwrap_or(0) as u64
 }
 
-/// At most [`MOST`] samples instead of all: of each group, the greatest values.
+/// At most `MOST` samples instead of all: of each group, the greatest values.
 #[must_use]
 pub fn thinned(samples: &[Sample]) -> Vec<Sample> {
     let group = samples.len().div_ceil(MOST).max(1);

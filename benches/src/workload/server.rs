@@ -2,7 +2,7 @@
 //! a mutator of its own and a shard of its own in the one heap, so that the answers do not depend on timing.
 //!
 //! A request is a byte (0: get, 1: set), a key, and for *set* a length and a value; an answer is a length (of the
-//! value; 0 for *set*, [`MISS`] for a key that is not there) and a value. Numbers are little-endian. A shard has a
+//! value; 0 for *set*, `MISS` for a key that is not there) and a value. Numbers are little-endian. A shard has a
 //! place for each `key mod places`; *set* puts its key and a copy of its value there, whatever was there before.
 
 mod client;

@@ -2,7 +2,7 @@
 //! look at what the process holds.
 //!
 //! A round is a heap of its own, drawn from the seed and the round's number, and a workload on it. Anything that
-//! is not as it must be is a [difference](report::Report::differences):
+//! is not as it must be is a difference:
 //!
 //! 1. The workload finds wrong results, or cannot be completed.
 //! 2. Its checksum is another one than in an earlier round: the same recipe in every mode gives the same.
