@@ -166,23 +166,31 @@ impl Error {
     }
 }
 
+/// Reads the command line of a program of this name: a bad one gets one line on standard error.
+///
+/// # Errors
+/// How the program is to exit: 2 after a bad command line, 0 after help or version was printed.
+pub fn parse<T: Parser>(program: &str) -> Result<T, ExitCode> {
+    T::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            // Help or version. If standard output is closed, nobody wants it.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        let text = error.to_string();
+        // The first line names the value and what is wrong with it; the rest is hints.
+        let line = text.lines().next().unwrap_or_default();
+        eprintln!("{program}: {}", line.trim_start_matches("error: "));
+        ExitCode::from(2)
+    })
+}
+
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments: Arguments = match parse("strikeslip") {
         Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() => {
-            let text = error.to_string();
-            // The first line names the value and what is wrong with it; the rest is hints.
-            let line = text.lines().next().unwrap_or_default();
-            eprintln!("strikeslip: {}", line.trim_start_matches("error: "));
-            return ExitCode::from(2);
-        }
-        Err(help) => {
-            // Help or version. If standard output is closed, nobody wants it.
-            let _ = help.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(exit) => return exit,
     };
     match dispatch(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,50 +16,32 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::Serialize;
 
 use crate::geometry::{PAGE_BYTES, REGION_PAGES};
+use crate::region::byte_enum;
 
-/// What memory is held for.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Holding {
-    /// Free regions, kept for reuse.
-    Free = 0,
-    /// Objects, live or not.
-    Objects = 1,
-    /// Evacuated regions that are still read.
-    Evacuated = 2,
-    /// Evacuated regions that nobody reads any more.
-    Drained = 3,
-    /// Installed pages of destinations that are not complete.
-    Destination = 4,
-    /// Reserved staging.
-    Staging = 5,
-    /// Pages that are in the alias and, copied, in the window.
-    Copied = 6,
-    /// Root slots.
-    Roots = 7,
-}
-
-const HOLDINGS: [Holding; 8] = [
-    Holding::Free,
-    Holding::Objects,
-    Holding::Evacuated,
-    Holding::Drained,
-    Holding::Destination,
-    Holding::Staging,
-    Holding::Copied,
-    Holding::Roots,
-];
-
-impl Holding {
-    /// The one that is stored as `byte`.
-    ///
-    /// # Panics
-    /// If there is none.
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Self {
-        HOLDINGS[byte as usize]
+byte_enum! {
+    /// What memory is held for.
+    Holding {
+        /// Free regions, kept for reuse.
+        Free = 0,
+        /// Objects, live or not.
+        Objects = 1,
+        /// Evacuated regions that are still read.
+        Evacuated = 2,
+        /// Evacuated regions that nobody reads any more.
+        Drained = 3,
+        /// Installed pages of destinations that are not complete.
+        Destination = 4,
+        /// Reserved staging.
+        Staging = 5,
+        /// Pages that are in the alias and, copied, in the window.
+        Copied = 6,
+        /// Root slots.
+        Roots = 7,
     }
 }
+
+/// How many kinds there are.
+const HOLDINGS: usize = Holding::Roots as usize + 1;
 
 /// Bytes by what they are held for.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -85,12 +67,12 @@ pub struct HeldBytes {
 /// The account of a heap, in pages.
 #[derive(Debug, Default)]
 pub struct Account {
-    held: [AtomicUsize; HOLDINGS.len()],
+    held: [AtomicUsize; HOLDINGS],
     /// All but root slots: what the heap's limit is for.
     total: AtomicUsize,
     peak: AtomicUsize,
     cycle_peak: AtomicUsize,
-    at_peak: [AtomicUsize; HOLDINGS.len()],
+    at_peak: [AtomicUsize; HOLDINGS],
 }
 
 impl Account {
@@ -173,7 +155,7 @@ impl Account {
     }
 }
 
-fn bytes(pages: &[AtomicUsize; HOLDINGS.len()]) -> HeldBytes {
+fn bytes(pages: &[AtomicUsize; HOLDINGS]) -> HeldBytes {
     let of = |holding: Holding| (pages[holding as usize].load(Ordering::Relaxed) * PAGE_BYTES) as u64;
     HeldBytes {
         free: of(Holding::Free),
@@ -215,8 +197,8 @@ mod tests {
 
     #[test]
     fn a_holding_is_what_its_byte_says() {
-        for holding in HOLDINGS {
-            assert_eq!(Holding::from_byte(holding as u8), holding);
+        for byte in 0..HOLDINGS as u8 {
+            assert_eq!(Holding::from_byte(byte) as u8, byte);
         }
     }
 }

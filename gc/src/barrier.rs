@@ -10,7 +10,7 @@
 
 use crate::address::{RegionIndex, ToAddress, WordIndex};
 use crate::livemap::LiveMap;
-use crate::region::{Class, Regions};
+use crate::region::{Class, Regions, byte_enum};
 use crate::space::Space;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{SegQueue, UnsafeCell};
@@ -21,16 +21,16 @@ pub const BUFFER_ENTRIES: usize = if cfg!(loom) { 2 } else { 512 };
 /// objects is cheaper than a list, and the list would be as large as the live map.
 pub const REGION_SLOTS_MAX: u32 = 2048;
 
-/// What a store does besides storing.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Barrier {
-    /// Nothing.
-    Off = 0,
-    /// Between two cycles: slots of old objects that get a reference to a young one are recorded.
-    Remember = 1,
-    /// While marking: the old and the new value are shaded, slots recorded.
-    Mark = 2,
+byte_enum! {
+    /// What a store does besides storing.
+    Barrier {
+        /// Nothing.
+        Off = 0,
+        /// Between two cycles: slots of old objects that get a reference to a young one are recorded.
+        Remember = 1,
+        /// While marking: the old and the new value are shaded, slots recorded.
+        Mark = 2,
+    }
 }
 
 /// A buffer of word indices.

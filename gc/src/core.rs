@@ -96,8 +96,7 @@ impl Core {
     /// The barrier that new contexts begin with. Changed before the handshake that tells the attached
     /// ones; attaching excludes the handshake's enumeration (`Embedder`, rule 3).
     pub(crate) fn barrier_now(&self) -> Barrier {
-        let byte = self.barrier_now.load(Ordering::Relaxed);
-        [Barrier::Off, Barrier::Remember, Barrier::Mark][usize::from(byte)]
+        Barrier::from_byte(self.barrier_now.load(Ordering::Relaxed))
     }
 
     pub(crate) fn set_barrier(&self, barrier: Barrier) {

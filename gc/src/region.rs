@@ -22,8 +22,9 @@ macro_rules! byte_enum {
         pub enum $name { $($(#[$vdoc])* $variant = $value,)+ }
 
         impl $name {
+            /// The one that is stored as `byte`.
             #[inline]
-            const fn from_byte(byte: u8) -> Self {
+            pub(crate) const fn from_byte(byte: u8) -> Self {
                 match byte {
                     $($value => Self::$variant,)+
                     _ => unreachable!(),
@@ -32,6 +33,8 @@ macro_rules! byte_enum {
         }
     };
 }
+
+pub(crate) use byte_enum;
 
 byte_enum! {
     /// What a region's memory is used for.

@@ -249,11 +249,7 @@ impl Space {
     }
 
     fn current_class(&self) -> Class {
-        let byte = self.allocation_class.load(Ordering::Relaxed);
-        [Class::New, Class::Candidate, Class::Fresh]
-            .into_iter()
-            .find(|&class| class as u8 == byte)
-            .expect("one of the classes that are allocated in")
+        Class::from_byte(self.allocation_class.load(Ordering::Relaxed))
     }
 
     /// Hands a region out to mutators. `None`: the limit is reached, or compaction has to give memory

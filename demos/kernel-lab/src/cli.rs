@@ -86,20 +86,9 @@ impl Arguments {
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments: Arguments = match strikeslip_demos::cli::parse("kernel-lab") {
         Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() => {
-            let text = error.to_string();
-            // The first line names the value and what is wrong with it; the rest is hints.
-            let line = text.lines().next().unwrap_or_default();
-            eprintln!("kernel-lab: {}", line.trim_start_matches("error: "));
-            return ExitCode::from(2);
-        }
-        Err(help) => {
-            // Help or version. If standard output is closed, nobody wants it.
-            let _ = help.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(exit) => return exit,
     };
     match run(&arguments) {
         Ok(objections) if objections.is_empty() => ExitCode::SUCCESS,
