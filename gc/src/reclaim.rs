@@ -197,6 +197,7 @@ fn close_aliases(core: &Core, compacting: &Compacting) {
             let _ = space.reservation.discard(start.get() + WINDOW_BYTES, bytes);
         }
     }
+    space.aliases_closed();
 }
 
 /// Classes for the time until the next cycle: what was filled while marking is new, and so young; all else is

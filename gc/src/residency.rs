@@ -14,7 +14,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::account::Holding;
-use crate::address::{RegionIndex, WindowIndex};
+use crate::address::{PageIndex, RegionIndex, WindowIndex};
 use crate::free_regions::FreeRegions;
 use crate::geometry::{PAGE_BYTES, REGION_BYTES, REGION_PAGES, WINDOW_BYTES};
 use crate::region::Use;
@@ -202,6 +202,22 @@ impl Space {
         let alias = self.range.region_address(region).get() + WINDOW_BYTES;
         let _ = self.reservation.discard(alias, REGION_BYTES);
         self.forget_memory(region);
+    }
+
+    /// Pages of a taken unit were copied: what is left in the alias counts no more. Where memory is held, it is given
+    /// back when the alias is closed, else now; a refusal leaves it until then.
+    pub fn let_go_of_copied(&self, unit: PageIndex, pages: usize) {
+        self.account.add(Holding::Copied, pages);
+        if self.holds_memory && !self.is_short() {
+            return;
+        }
+        let _ = self.reservation.discard(self.range.alias(unit.first_word()).get(), pages * PAGE_BYTES);
+        self.account.remove(Holding::Copied, pages);
+    }
+
+    /// All aliases are closed.
+    pub fn aliases_closed(&self) {
+        self.account.remove(Holding::Copied, self.account.pages_for(Holding::Copied));
     }
 
     fn forget_memory(&self, region: RegionIndex) {

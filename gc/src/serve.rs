@@ -15,12 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::account::Holding;
 use crate::address::{PageIndex, RegionIndex, ToAddress, WordIndex};
 use crate::build::{Sources, build_pages, rewrite_region, rewrite_root_pages};
 use crate::core::Core;
 use crate::events::FaultPath;
-use crate::geometry::{PAGE_BYTES, REGION_PAGES, WINDOW_BYTES};
+use crate::geometry::{PAGE_BYTES, REGION_PAGES};
 use crate::install::{Installer, Request, install_zeros};
 use crate::options::{Delivery, Mode};
 use crate::page_state::{self, Claim, ServingState, UnitState};
@@ -236,14 +235,26 @@ fn return_unit(core: &Core, unit: PageIndex, pages: usize) {
     }
     let (to, from) = (space.range.page_address(unit), space.range.alias(unit.first_word()));
     core.serving.shadow.compare(core, unit, pages, from);
-    let request = Request { to, from, bytes: pages * PAGE_BYTES };
+    let filled = pages_to_return(core, unit, pages);
+    let request = Request { to, from, bytes: filled * PAGE_BYTES };
     let after = core.serving.installer.install(page_service, &core.stats, request);
     if after == crate::staging::After::Kept {
-        // The copy is what counts now. An error leaves the memory until the alias is closed.
-        space.account.add(Holding::Copied, pages);
-        let _ = space.reservation.discard(to.get() + WINDOW_BYTES, request.bytes);
-        space.account.remove(Holding::Copied, pages);
+        space.let_go_of_copied(unit, pages);
     }
+}
+
+/// Pages of a taken unit that are installed: all, if they are moved. If they are copied, those that may hold objects,
+/// all of which are there afterwards: the kernel takes `mmap_lock` for a page that a COPY reads and that is not, and
+/// the lock of one VMA for a page that is read here.
+fn pages_to_return(core: &Core, unit: PageIndex, pages: usize) -> usize {
+    let (space, region) = (&core.space, unit.region());
+    if space.regions.usage(region) == Use::Roots || core.serving.installer.moves() {
+        return pages;
+    }
+    let top = space.regions.record(region).top.load(Ordering::Relaxed) as usize;
+    let filled = top.div_ceil(PAGE_BYTES).clamp(1, pages);
+    space.reservation.read_pages(space.range.alias(unit.first_word()), filled * PAGE_BYTES);
+    filled
 }
 
 /// The unit's sources have one reader less; those that nobody reads any more become staging.

@@ -57,6 +57,9 @@ fn options(task: &Task) -> Options {
         mutators: task.mutators,
         // The one mode that both kernels have, so that one thing differs. (MOVE cannot be measured in emulation.)
         modes: vec![Mode::ConcurrentCopy],
+        // Sleep is judged, by the scheduler's own count.
+        single_operations: false,
+        trace: false,
         live_bytes: task.live_mib << 20,
         protect_bytes: PROTECT_BYTES,
         time: Duration::from_secs(task.seconds),

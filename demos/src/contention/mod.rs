@@ -63,6 +63,11 @@ pub struct Options {
     /// Whether heaps give evacuated memory back while they serve pages (their default), and not when a compaction is
     /// over. That is `madvise`, which takes `mmap_lock`.
     pub give_back: bool,
+    /// Whether single operations are measured too.
+    pub single_operations: bool,
+    /// Whether trace events are counted, where they can be had. The kernel rewrites its own code to turn them on and
+    /// off, which an emulator may get wrong.
+    pub trace: bool,
     /// Bytes that mutators keep live, all together.
     pub live_bytes: usize,
     /// Bytes whose protection [`Storm::Protect`] changes, all threads together.
@@ -95,6 +100,8 @@ impl Default for Options {
             delivery: None,
             modes: vec![Mode::ConcurrentCopy, Mode::ConcurrentMove],
             give_back: false,
+            single_operations: true,
+            trace: true,
             live_bytes: 48 << 20,
             protect_bytes: 256 << 20,
             time: Duration::from_secs(36),
@@ -211,14 +218,15 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report, 
     let mut notes = vec![];
     let noted =
         |notes: &mut Vec<String>, result: Result<_, String>| result.map_err(|note| notes.push(note)).ok();
-    let tracer = noted(&mut notes, Tracer::open()).map(Arc::new);
+    let tracer = options.trace.then(|| noted(&mut notes, Tracer::open())).flatten().map(Arc::new);
     let statistics = SchedulerStatistics::on();
     let _statistics = statistics.map_err(|note| notes.push(note)).ok();
     let prober = Prober::new().map_err(Failure::Probe)?;
     let modes = offered_modes(options, &prober, &mut notes);
-    let operations: Vec<_> =
-        Operation::ALL.into_iter().filter(|&operation| prober.offers(operation)).collect();
-    let parts = options.rounds * options.storms.len() * (modes.len() + 1);
+    let is_measured = |&operation: &_| options.single_operations && prober.offers(operation);
+    let operations: Vec<_> = Operation::ALL.into_iter().filter(is_measured).collect();
+    let parts =
+        options.rounds * options.storms.len() * (modes.len() + usize::from(options.single_operations));
     let time = options.time / u32::try_from(parts).unwrap_or(u32::MAX).max(1);
     let model = options.what_if_mmap_lock.then(|| Arc::new(QueueLock::default()));
     let mut storms: Vec<_> = options
@@ -239,6 +247,9 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report, 
                 let (model, tracer) = (model.as_ref(), tracer.as_ref());
                 let setting = Setting { options, mode: by_mode.of, storm, time, model, tracer };
                 by_mode.rounds.push(compaction::run(&setting)?);
+            }
+            if report.probes.is_empty() {
+                continue;
             }
             progress(&format!("{label}: single operations"));
             let raging = Running::start(storm, options.storm_threads, options.protect_bytes, model.as_ref())

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::check;
 pub use super::side_table::{SideTable, Zeroable};
-use crate::address::{HeapRange, ToAddress, WindowIndex};
+use crate::address::{FromAddress, HeapRange, ToAddress, WindowIndex};
 use crate::geometry::{MAX_WINDOWS, PAGE_BYTES, REGION_BYTES, STRIDE_BYTES, WINDOW_BYTES};
 use crate::stats::{KernelAnswer, KernelCall, Statistics};
 
@@ -246,6 +246,20 @@ impl Reservation {
                 Ok(())
             }
             result => result,
+        }
+    }
+
+    /// Reads each page of a range, so that the kernel has something to read there: where nothing was ever written, the
+    /// page of zeros that all mappings share.
+    ///
+    /// # Panics
+    /// If the range is not in this reservation.
+    pub fn read_pages(&self, start: FromAddress, bytes: usize) {
+        assert!(self.check_range(start.get(), bytes).is_ok(), "{start:?} lies elsewhere");
+        for address in (start.get()..start.get() + bytes).step_by(PAGE_BYTES) {
+            // SAFETY: the page lies in this reservation and, as from-space, is readable; the word is written by nobody
+            // but whoever has claimed the unit that it belongs to.
+            let _ = unsafe { ptr::with_exposed_provenance::<u64>(address).read_volatile() };
         }
     }
 
