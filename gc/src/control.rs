@@ -2,7 +2,8 @@
 //!
 //! Mutators ask (on the slow path of allocation, when they run out, explicitly) and the controller
 //! thread answers. Policy: a cycle starts when so much of the heap is used that, at the rate seen in
-//! the last cycle, what is left lasts for a whole cycle, with a margin.
+//! the last cycle until a mutator had to wait, what is left lasts for a whole cycle, with a margin; but not before a
+//! quarter of what was left is used.
 //!
 //! Everything but the trigger level is under one mutex; cycles are rare.
 
@@ -26,6 +27,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// next one finds.
 const CYCLES_BEFORE_LIMIT: u64 = 3;
 
+/// So many times what they did mutators may have wanted to allocate.
+const MOST_HINDERED: f64 = 8.0;
+
 /// A cycle that somebody wants.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Request {
@@ -40,7 +44,7 @@ pub struct Request {
 impl Request {
     /// What answers both: who wants a young cycle is served by a full one too.
     fn join(self, other: Self) -> Self {
-        let stronger = if self.pressure as u8 <= other.pressure as u8 { other } else { self };
+        let stronger = if self.pressure <= other.pressure { other } else { self };
         let extent = match (self.extent, other.extent) {
             (Some(one), Some(two)) => Some(one.max(two)),
             (Some(Extent::Full), None) | (None, Some(Extent::Full)) => Some(Extent::Full),
@@ -53,9 +57,14 @@ impl Request {
 #[derive(Debug, Default)]
 struct State {
     requested: Option<Request>,
+    /// A mutator waits for memory. Not a request like others: the cycle under way may bring it.
+    exhausted: bool,
     stopping: bool,
     begun: u64,
     completed: u64,
+    /// When the last cycle began, and after what time of it a mutator first waited for memory.
+    began: Option<Instant>,
+    exhausted_after: Option<Duration>,
     /// The number of the last complete full cycle that was made under pressure.
     completed_under_pressure: u64,
 }
@@ -237,7 +246,12 @@ impl Control {
             return Some(Err(AllocError::HeapLimit { bytes: need.bytes, limit }));
         }
         self.urgent.store(true, Ordering::Relaxed);
-        self.raise(state, Request { trigger: Trigger::Exhausted, pressure: Pressure::High, extent: None });
+        if !std::mem::replace(&mut state.exhausted, true) {
+            self.wanted.notify_one();
+        }
+        if state.begun > state.completed && state.exhausted_after.is_none() {
+            state.exhausted_after = state.began.map(|began| began.elapsed());
+        }
         None
     }
 
@@ -254,7 +268,7 @@ impl Control {
             let (next, timeout) =
                 self.wanted.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = next;
-            if timeout.timed_out() && state.requested.is_none() && !state.stopping {
+            if timeout.timed_out() && state.requested.is_none() && !state.exhausted && !state.stopping {
                 return Order::Idle;
             }
         }
@@ -263,8 +277,15 @@ impl Control {
     /// The cycle that was asked for begins.
     fn begin(&self, state: &mut State) -> Option<Request> {
         let restless = Request { trigger: Trigger::Explicit, pressure: Pressure::High, extent: None };
-        let requested = state.requested.take().or_else(|| self.restless.then_some(restless))?;
+        let exhausted = Request { trigger: Trigger::Exhausted, pressure: Pressure::High, extent: None };
+        let exhausted = std::mem::take(&mut state.exhausted).then_some(exhausted);
+        let requested = match (state.requested.take(), exhausted) {
+            (Some(requested), Some(exhausted)) => Some(requested.join(exhausted)),
+            (requested, exhausted) => requested.or(exhausted),
+        };
+        let requested = requested.or_else(|| self.restless.then_some(restless))?;
         state.begun += 1;
+        (state.began, state.exhausted_after) = (Some(Instant::now()), None);
         self.begun.store(state.begun, Ordering::Relaxed);
         Some(requested)
     }
@@ -278,6 +299,8 @@ impl Control {
     pub fn completed(&self, pressure: Pressure, extent: Extent) {
         let mut state = self.lock();
         state.completed = state.begun;
+        // Whoever still has no memory says so again.
+        state.exhausted = false;
         if pressure != Pressure::Normal && extent == Extent::Full {
             state.completed_under_pressure = state.begun;
         }
@@ -296,6 +319,15 @@ impl Control {
         self.lock().stopping = true;
         self.wanted.notify_all();
         self.progress.notify_all();
+    }
+
+    /// How many regions mutators would have allocated during the cycle that ends, had none waited for memory, from how
+    /// many they did.
+    pub fn wanted_by_mutators(&self, allocated: usize) -> usize {
+        let state = self.lock();
+        let (Some(began), Some(until)) = (state.began, state.exhausted_after) else { return allocated };
+        let hindered = began.elapsed().as_secs_f64() / until.as_secs_f64().max(1e-6);
+        (allocated as f64 * hindered.min(MOST_HINDERED)) as usize
     }
 
     /// Sets when the next cycle starts, from what the last one left and needed: `used` regions are in

@@ -71,6 +71,9 @@ fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut Cycl
     let old_to_young = phase(core, Phase::Start, || start(core, pressure, summary.extent));
     let marked = phase(core, Phase::Mark, || mark(core, pools, &old_to_young));
     verify_stopped(core, || verify::after_mark(core, summary.extent));
+    core.generations.marked(&core.space, summary.extent);
+    // Somebody may have begun to wait for memory meanwhile.
+    let pressure = if core.control.is_urgent() { pressure.max(Pressure::High) } else { pressure };
     let gate = core.pin_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut plan = phase(core, Phase::Plan, || concurrent_plan(core, marked, pressure));
     verify::after_plan(core, &plan);
@@ -133,6 +136,7 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
         let marking = Marking::new(core, pools.serve.current_num_threads(), &old_to_young);
         marking.round(&pools.serve);
         let marked = marking.finish();
+        core.generations.marked(&core.space, extent);
         verify::after_mark(core, extent);
         let plan = concurrent_plan(core, marked, pressure);
         verify::after_plan(core, &plan);
@@ -169,11 +173,11 @@ fn start(core: &Core, pressure: Pressure, extent: Extent) -> OldToYoung {
     old_to_young
 }
 
-/// Candidates: what was filled since the last flip, and, in a full cycle, what the last marking found sparse;
+/// Candidates: what was filled since the last flip, and, in a full cycle, what is likely to be sparse by now;
 /// under pressure, all. Clears what the last cycle left in the regions' records.
 fn choose_candidates(core: &Core, pressure: Pressure, extent: Extent) {
     let (space, regions) = (&core.space, &core.space.regions);
-    let sparse = (core.options.evacuate_below * REGION_BYTES as f64) as u32;
+    let sparse = core.options.evacuate_below * REGION_BYTES as f64 / core.generations.survival();
     for region in regions.in_use() {
         let record = regions.record(region);
         record.slots.store(0, Ordering::Relaxed);
@@ -189,8 +193,9 @@ fn choose_candidates(core: &Core, pressure: Pressure, extent: Extent) {
             continue;
         }
         let was_live = record.live_bytes.swap(0, Ordering::Relaxed);
+        record.was_live.store(if is_young { 0 } else { was_live }, Ordering::Relaxed);
         let may_move = regions.usage(region) == Use::Objects
-            && (is_young || was_live <= sparse || pressure != Pressure::Normal);
+            && (is_young || f64::from(was_live) <= sparse || pressure != Pressure::Normal);
         let is_candidate = may_move || extent == Extent::Young;
         regions.set_class(region, if is_candidate { Class::Candidate } else { Class::Traced });
         record.is_mapped.store(true, Ordering::Relaxed);
@@ -297,10 +302,18 @@ fn finish(core: &Core, allocated_before: u64, summary: &mut CycleSummary) {
     let used = core.space.used();
     core.space.tighten_limit();
     core.space.end_cycle();
-    let expected =
-        core.generations.ended(&core.options, &core.space, summary.extent, allocated as usize / REGION_BYTES);
+    let wanted = core.control.wanted_by_mutators(allocated as usize / REGION_BYTES);
+    let expected = core.generations.ended(
+        &core.options,
+        &core.space,
+        summary.extent,
+        allocated as usize / REGION_BYTES,
+        wanted,
+    );
     core.control.set_trigger(core.space.limit(), used, expected);
-    core.space.trim(core.control.trigger_regions().max(used) + 2);
+    if !core.space.holds_memory {
+        core.space.trim(core.control.trigger_regions().max(used) + 2);
+    }
     summary.used_after_bytes = (used * REGION_BYTES) as u64;
     summary.allocated_bytes = allocated;
     summary.peak_resident_bytes = (core.space.account.cycle_peak_pages() * PAGE_BYTES) as u64;

@@ -6,13 +6,13 @@
 //! cycle left free. And where young objects do not die sooner than others, young cycles are for nothing: after one
 //! that freed little, the next are full, twice as many each time, until one is young again to see.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use serde::Serialize;
 
 use crate::options::HeapOptions;
 use crate::plan::Pressure;
-use crate::region::Class;
+use crate::region::{Class, Use};
 use crate::space::Space;
 
 /// What a cycle looks at.
@@ -41,14 +41,18 @@ pub struct Generations {
     /// Full cycles before the next young one; and how many there were to be the last time.
     full_cycles_due: AtomicUsize,
     backoff: AtomicUsize,
-    /// Regions allocated during the last cycle of each extent.
-    allocated: [AtomicUsize; 2],
+    /// Regions that mutators wanted during the last cycle of each extent.
+    wanted: [AtomicUsize; 2],
+    /// Of 1000 bytes of old objects, how many the last full marking did not find live any more.
+    died: AtomicUsize,
 }
 
 /// A young cycle pays if it frees this share of what was young, at least.
 const FREED_AT_LEAST: f64 = 0.3;
 /// Most full cycles in a row before a young one is tried again.
 const MOST_BACKOFF: usize = 8;
+/// No more old objects than these (of 1000) are expected to have died, whatever the last marking found.
+const MOST_DIED: usize = 750;
 
 impl Generations {
     /// The extent of the cycle that begins now.
@@ -92,13 +96,44 @@ impl Generations {
         self.full_cycles_due.store(backoff, Ordering::Relaxed);
     }
 
+    /// The share of old objects that is likely to be alive when the next full marking comes: what it was the last time.
+    /// What is going to be sparse has to be known *before* marking finds it, for slots to be recorded.
+    pub fn survival(&self) -> f64 {
+        1.0 - self.died.load(Ordering::Relaxed) as f64 / 1000.0
+    }
+
+    /// Marking is over: how many old objects survived.
+    pub fn marked(&self, space: &Space, extent: Extent) {
+        if extent == Extent::Young {
+            return;
+        }
+        let bytes = |of: &AtomicU32| u64::from(of.load(Ordering::Relaxed));
+        let (mut before, mut now) = (0, 0);
+        for region in space.regions.in_use().filter(|&region| space.regions.usage(region) == Use::Objects) {
+            let record = space.regions.record(region);
+            let was_live = bytes(&record.was_live);
+            before += was_live;
+            now += if was_live > 0 { bytes(&record.live_bytes).min(was_live) } else { 0 };
+        }
+        let died = ((before - now) * 1000).checked_div(before).unwrap_or(0) as usize;
+        self.died.store(died.min(MOST_DIED), Ordering::Relaxed);
+    }
+
     /// The next cycle has to be full.
     pub fn demand_full(&self) {
         self.must_be_full.store(true, Ordering::Relaxed);
     }
 
-    /// A cycle is over, during which so many regions were allocated. Returns how many to expect during the next.
-    pub fn ended(&self, options: &HeapOptions, space: &Space, extent: Extent, allocated: usize) -> usize {
+    /// A cycle is over, during which so many regions were allocated, and so many would have been had nobody waited.
+    /// Returns how many to expect during the next.
+    pub fn ended(
+        &self,
+        options: &HeapOptions,
+        space: &Space,
+        extent: Extent,
+        allocated: usize,
+        wanted: usize,
+    ) -> usize {
         match extent {
             Extent::Full => {
                 self.old_after_full.store(old_regions(space), Ordering::Relaxed);
@@ -110,9 +145,16 @@ impl Generations {
                 self.judge(freed as f64, self.young.load(Ordering::Relaxed) as f64);
             }
         }
-        self.allocated[extent as usize].store(allocated, Ordering::Relaxed);
-        let next = if options.young_cycles { self.next(space) } else { Extent::Full };
-        self.allocated[next as usize].load(Ordering::Relaxed)
+        self.wanted[extent as usize].store(wanted, Ordering::Relaxed);
+        let wanted = |extent: Extent| self.wanted[extent as usize].load(Ordering::Relaxed);
+        match if options.young_cycles { self.next(space) } else { Extent::Full } {
+            Extent::Full => wanted(Extent::Full),
+            // One that may be for nothing has to leave room for the full one that follows.
+            Extent::Young if self.backoff.load(Ordering::Relaxed) > 0 => {
+                wanted(Extent::Young) + wanted(Extent::Full)
+            }
+            Extent::Young => wanted(Extent::Young),
+        }
     }
 }
 

@@ -105,6 +105,7 @@ impl Installer {
 
     fn install_by_move(&self, pages: &dyn PageService, stats: &Statistics, request: Request) -> After {
         let mut done = 0;
+        let mut after = After::Moved;
         let mut patience = Patience::new();
         while done < request.bytes {
             let rest = request.rest(done);
@@ -113,7 +114,7 @@ impl Installer {
                     stats.counters.moved_bytes.fetch_add(rest.bytes as u64, Ordering::Relaxed);
                     let whole = rest.bytes == REGION_BYTES;
                     stats.counters.huge_moves.fetch_add(u64::from(whole), Ordering::Relaxed);
-                    return After::Moved;
+                    return after;
                 }
                 Install::Partial { bytes } => {
                     stats.counters.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -122,12 +123,14 @@ impl Installer {
                 Install::Exists => {
                     stats.counters.lost_races.fetch_add(1, Ordering::Relaxed);
                     done += PAGE_BYTES;
+                    after = After::MovedInPart;
                 }
                 Install::Busy if patience.is_fresh() => patience.wait(pages, rest, "busy"),
                 // Pinned, or shared since a fork: this page is copied, the others are still moved.
                 Install::Busy => {
                     install_by_copy(pages, stats, rest.one_page());
                     done += PAGE_BYTES;
+                    after = After::MovedInPart;
                     patience = Patience::new();
                 }
                 Install::Again => patience.wait(pages, rest, "again"),
@@ -140,10 +143,10 @@ impl Installer {
                     install_by_copy(pages, stats, rest);
                     return After::Kept;
                 }
-                Install::Gone => return After::Moved,
+                Install::Gone => return After::MovedInPart,
             }
         }
-        After::Moved
+        after
     }
 }
 

@@ -45,6 +45,11 @@ const TASKS_BETWEEN_STEPS: u32 = 16;
 /// The nice value of marking threads: on few processors, the latency of a concurrent collector is mostly
 /// competition for a core. They give it up when a mutator waits for memory.
 const LOW_WEIGHT: i32 = 5;
+/// Tasks between two looks at whether other markers may lack work.
+const TASKS_BETWEEN_SHARES: u32 = 64;
+/// Fewer tasks than these are not worth sharing, and more are not given away at once.
+const LEAST_SHARED: usize = 16;
+const MOST_SHARED: usize = 256;
 /// Objects whose headers and marks are being prefetched.
 const PREFETCH: usize = 16;
 
@@ -126,7 +131,8 @@ impl<'a> Marking<'a> {
             let tally = &mut *tally.lock().unwrap_or_else(PoisonError::into_inner);
             let pending = VecDeque::with_capacity(PREFETCH + 1);
             let low_weight = self.takes_low_weight() && sched::set_weight(LOW_WEIGHT);
-            let mut marker = Marker { marking: self, deque, stealers: &stealers, tally, pending, low_weight };
+            let (marking, stack, stealers) = (self, VecDeque::with_capacity(MOST_SHARED), &*stealers);
+            let mut marker = Marker { marking, stack, deque, stealers, tally, pending, low_weight };
             marker.run(&active);
             marker.take_full_weight();
         });
@@ -218,6 +224,10 @@ pub(crate) fn until_clean(mut round: impl FnMut(), mut hand_over: impl FnMut(), 
 
 struct Marker<'a> {
     marking: &'a Marking<'a>,
+    /// This marker's own tasks. Taking one from the deque, where others may steal it, costs a full fence, for which all
+    /// loads under way have to be there: and marking is little but loads.
+    stack: VecDeque<Task>,
+    /// What it shares: the tasks that it found first, and so those with the most behind them.
     deque: Worker<Task>,
     stealers: &'a [Stealer<Task>],
     tally: &'a mut Tally,
@@ -237,6 +247,9 @@ impl Marker<'_> {
                 if tasks.is_multiple_of(TASKS_BETWEEN_STEPS) {
                     self.marking.core.serving.step(Step::Marked);
                 }
+                if tasks.is_multiple_of(TASKS_BETWEEN_SHARES) {
+                    self.share();
+                }
                 if tasks.is_multiple_of(TASKS_BETWEEN_LOOKS) && self.marking.core.control.is_urgent() {
                     self.take_full_weight();
                 }
@@ -244,6 +257,14 @@ impl Marker<'_> {
             if !wait_for_work(active, self.marking.core.serving.schedule(), || self.has_work()) {
                 return;
             }
+        }
+    }
+
+    /// Gives away half of its tasks if it has shared none, or none is left of them.
+    fn share(&mut self) {
+        if self.stealers.len() > 1 && self.stack.len() >= LEAST_SHARED && self.deque.is_empty() {
+            let count = (self.stack.len() / 2).min(MOST_SHARED);
+            self.stack.drain(..count).for_each(|task| self.deque.push(task));
         }
     }
 
@@ -257,7 +278,7 @@ impl Marker<'_> {
     /// The oldest prefetched task; keeps up to `PREFETCH` of them under way.
     fn next(&mut self) -> Option<Task> {
         while self.pending.len() < PREFETCH {
-            let Some(task) = self.deque.pop() else { break };
+            let Some(task) = self.stack.pop_back().or_else(|| self.deque.pop()) else { break };
             let space = &self.marking.core.space;
             prefetch(space.range.address(task.word).as_ptr::<u64>());
             space.live.prefetch(task.word.chunk());
@@ -288,7 +309,7 @@ impl Marker<'_> {
             } else {
                 return self.steal();
             }
-            if let Some(task) = self.deque.pop() {
+            if let Some(task) = self.stack.pop_back() {
                 return Some(task);
             }
         }
@@ -405,7 +426,7 @@ impl Marker<'_> {
     fn discover(&mut self, word: WordIndex) {
         let space = &self.marking.core.space;
         if needs_visit(&space.regions, word) {
-            self.deque.push(Task { word, element: 0 });
+            self.stack.push_back(Task { word, element: 0 });
         }
     }
 }

@@ -184,9 +184,11 @@ pub struct HeapOptions {
     pub evacuate_below: f64,
     /// Most recorded slots that are patched in the pause rather than by taking their regions.
     pub patch_budget: usize,
-    /// Give evacuated memory back only when a cycle's compaction is over, unless the limit is reached. If false,
-    /// it goes back while pages are served, so that little more is held than was in use; but giving back takes
-    /// the kernel's `mmap_lock` (`madvise`), and so whoever serves waits for threads of the program that hold it.
+    /// Hold memory that is free, up to the limit, until mutators use it again or the heap has nothing to do for some
+    /// seconds; and give none back while pages are served. If false, free memory goes back to the system in each cycle, so
+    /// that little more is held than was in use when it began. That costs: the system has to clear memory that it gives
+    /// again, and giving back takes the kernel's `mmap_lock` (`madvise`), so that whoever serves waits for threads of the
+    /// program that hold it.
     pub hold_memory: bool,
     /// What the verifier checks.
     pub verify: VerifyLevel,
@@ -217,7 +219,7 @@ impl Default for HeapOptions {
             buffer_bytes: 32 << 10,
             evacuate_below: 0.75,
             patch_budget: 256,
-            hold_memory: false,
+            hold_memory: true,
             verify: VerifyLevel::Off,
             automatic: true,
             watchdog_ms: 1_000,

@@ -42,7 +42,7 @@ const TAKE_NS: f64 = 60_000.0;
 const RECLAIMED_REGION_NS: f64 = 400_000.0;
 
 /// How hard memory is needed: a plan under pressure evacuates whatever frees anything.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Pressure {
     /// Evacuate what is worth it.
     Normal,

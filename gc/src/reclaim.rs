@@ -19,15 +19,18 @@ const PAGE_CHUNKS: u32 = (PAGE_BYTES / CHUNK_BYTES) as u32;
 
 /// Frees evacuated regions that nobody reads any more and that are not needed as staging.
 pub fn release_drained(core: &Core) {
-    if core.space.holds_memory && !core.space.is_short() {
-        // The controller frees them when no page is missing.
-        return;
-    }
+    // What has to be given back to the system is left to the controller, for when no page is missing.
+    let holds = core.space.holds_memory && core.options.mode.is_concurrent() && !core.space.is_short();
     // Staging that is copied from stays; staging that is moved away is used up by each unit.
     let keep = if core.serving.installer.moves() { 2 * core.options.workers } else { 0 };
     let staging = &core.serving.staging;
     let mut freed = false;
     while let Some(region) = staging.emptied() {
+        core.space.forget_memory(region);
+        core.space.free_region(region);
+        freed = true;
+    }
+    while !holds && let Some(region) = staging.remnants() {
         free_evacuated(core, region, true);
         freed = true;
     }
@@ -104,8 +107,8 @@ fn free_evacuated(core: &Core, region: RegionIndex, moved: bool) {
     let record = core.space.regions.record(region);
     if record.taken.load(Ordering::Relaxed) {
         core.space.discard_alias(region);
-    } else if moved {
-        // Pages that lost a race are still there; most regions are empty, and this costs little.
+    } else if moved && core.space.is_partly_resident(region) {
+        // Pages that lost a race are still there; most of such regions are empty, and this costs little.
         core.space.discard(region);
     }
     core.space.free_region(region);

@@ -121,6 +121,8 @@ pub struct RegionRecord {
     pub top: AtomicU32,
     /// Bytes found live by the last marking, or put there by evacuation.
     pub live_bytes: AtomicU32,
+    /// What `live_bytes` was when this full cycle began; 0 where objects were young.
+    pub was_live: AtomicU32,
     /// Slots of this region recorded in this cycle (approximate: relaxed read-modify-write).
     pub slots: AtomicU32,
     /// Not all slots of this region were recorded.

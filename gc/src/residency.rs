@@ -30,9 +30,12 @@ impl Space {
     /// A cycle begins: free regions give up all memory but a little, and until it ends, no more than what is in
     /// use and what mutators are given is to be held, and some staging; or no more than the limit.
     pub fn begin_cycle(&self) {
-        let target = if self.holds_memory { self.limit() } else { self.used() + 2 };
-        self.resident_target.store(target, Ordering::Relaxed);
-        self.trim(self.used() + 2);
+        if self.holds_memory {
+            self.resident_target.store(self.limit(), Ordering::Relaxed);
+        } else {
+            self.resident_target.store(self.used() + 2, Ordering::Relaxed);
+            self.trim(self.used() + 2);
+        }
         self.account.begin_cycle();
     }
 
@@ -220,7 +223,8 @@ impl Space {
         self.account.remove(Holding::Copied, self.account.pages_for(Holding::Copied));
     }
 
-    fn forget_memory(&self, region: RegionIndex) {
+    /// A region's memory has gone.
+    pub(crate) fn forget_memory(&self, region: RegionIndex) {
         let record = self.regions.record(region);
         record.dirty.store(false, Ordering::Relaxed);
         let before = record.pages.swap(0, Ordering::Relaxed);

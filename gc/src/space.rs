@@ -99,7 +99,7 @@ pub struct Space {
     stats: Arc<Statistics>,
     /// See [`crate::residency`].
     pub(crate) resident_target: AtomicUsize,
-    /// [`HeapOptions::hold_memory`], in concurrent modes.
+    /// [`HeapOptions::hold_memory`].
     pub(crate) holds_memory: bool,
     /// See [`crate::residency`].
     pub(crate) compacting: AtomicBool,
@@ -145,7 +145,7 @@ impl Space {
             most_limit: options.limit_bytes / REGION_BYTES,
             stats: stats.clone(),
             resident_target: AtomicUsize::new(options.limit_bytes / REGION_BYTES),
-            holds_memory: options.hold_memory && options.mode.is_concurrent(),
+            holds_memory: options.hold_memory,
             compacting: AtomicBool::new(false),
         })
     }
@@ -328,6 +328,7 @@ impl Space {
         let record = self.regions.record(region);
         record.top.store(0, Ordering::Relaxed);
         record.live_bytes.store(0, Ordering::Relaxed);
+        record.was_live.store(0, Ordering::Relaxed);
         record.slots.store(0, Ordering::Relaxed);
         record.slots_overflowed.store(false, Ordering::Relaxed);
         record.incoming.store(0, Ordering::Relaxed);

@@ -36,6 +36,8 @@ pub struct Piece {
     address: FromAddress,
     /// Pages of the region already used.
     used: usize,
+    /// Some of these did not leave.
+    has_remnants: bool,
     origin: Origin,
 }
 
@@ -58,6 +60,8 @@ pub enum After {
     Kept,
     /// They were moved to a destination.
     Moved,
+    /// The same, but for some that are still there.
+    MovedInPart,
 }
 
 /// The staging of a heap.
@@ -65,8 +69,10 @@ pub enum After {
 pub struct Staging {
     pieces: ArrayQueue<Piece>,
     drained: ArrayQueue<RegionIndex>,
-    /// Drained regions whose memory has left, if only in part: to be freed by a worker.
+    /// Drained regions whose memory has left.
     emptied: ArrayQueue<RegionIndex>,
+    /// Drained regions whose memory has left in part.
+    remnants: ArrayQueue<RegionIndex>,
 }
 
 impl Staging {
@@ -77,13 +83,14 @@ impl Staging {
             pieces: ArrayQueue::new(512),
             drained: ArrayQueue::new(regions),
             emptied: ArrayQueue::new(regions),
+            remnants: ArrayQueue::new(regions),
         }
     }
 
     /// Adds a reserved region.
     pub fn reserve(&self, space: &Space, region: RegionIndex) {
         let address = space.from_space(region.first_word());
-        let piece = Piece { region, address, used: 0, origin: Origin::Reserved };
+        let piece = Piece { region, address, used: 0, has_remnants: false, origin: Origin::Reserved };
         self.pieces.push(piece).expect("fewer regions are reserved than the queue holds");
     }
 
@@ -92,7 +99,7 @@ impl Staging {
         space.hold(region, Holding::Drained);
         if space.is_partly_resident(region) {
             // Building in it would ask for pages that were just given back.
-            self.emptied.push(region).expect("each region is drained once, and all fit");
+            self.remnants.push(region).expect("each region is drained once, and all fit");
             return;
         }
         self.drained.push(region).expect("each region is drained once, and all fit");
@@ -113,7 +120,7 @@ impl Staging {
             let address = space.from_space(region.first_word());
             // Its pages may have holes, which building fills.
             space.fill(region);
-            return Some(Piece { region, address, used: 0, origin: Origin::Drained });
+            return Some(Piece { region, address, used: 0, has_remnants: false, origin: Origin::Drained });
         }
         let mut piece = self.pieces.pop()?;
         if !piece.fits(pages) {
@@ -131,8 +138,9 @@ impl Staging {
     pub fn give_back(&self, space: &Space, mut piece: Piece, pages: usize, after: After) {
         match after {
             After::Kept => self.put(piece),
-            After::Moved => {
+            After::Moved | After::MovedInPart => {
                 piece.used += pages;
+                piece.has_remnants |= after == After::MovedInPart;
                 space.remove_pages(piece.region, pages);
                 if piece.fits(pages) {
                     self.put(piece);
@@ -140,7 +148,12 @@ impl Staging {
                     piece.used = 0;
                     self.put(piece);
                 } else {
-                    self.emptied.push(piece.region).expect("each region is emptied once, and all fit");
+                    let queue = if piece.has_remnants || piece.used < REGION_PAGES {
+                        &self.remnants
+                    } else {
+                        &self.emptied
+                    };
+                    queue.push(piece.region).expect("each region is emptied once, and all fit");
                 }
             }
         }
@@ -162,14 +175,20 @@ impl Staging {
         self.emptied.pop()
     }
 
+    /// A drained region whose memory has left in part.
+    #[must_use]
+    pub fn remnants(&self) -> Option<RegionIndex> {
+        self.remnants.pop()
+    }
+
     /// Takes all staging back at the end of a cycle: calls `free` with each region of it, and
     /// whether (part of) its memory may have left.
     pub fn take_all(&self, mut free: impl FnMut(RegionIndex)) {
         while let Some(piece) = self.pieces.pop() {
             free(piece.region);
         }
-        while let Some(region) = self.drained.pop().or_else(|| self.emptied.pop()) {
-            free(region);
+        for queue in [&self.drained, &self.emptied, &self.remnants] {
+            std::iter::from_fn(|| queue.pop()).for_each(&mut free);
         }
     }
 }

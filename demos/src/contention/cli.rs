@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     /// Rounds; the figures are medians over them
     #[arg(long)]
     rounds: Option<NonZeroUsize>,
-    /// Have heaps give memory back while they serve pages, as they do by default: madvise takes mmap_lock
+    /// Have heaps give memory back while they serve pages: madvise takes mmap_lock
     #[arg(long)]
     give_back: bool,
     /// A model, to teach: each page operation takes a process-wide lock in user space as well, and storms hold it

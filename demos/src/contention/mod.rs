@@ -60,7 +60,7 @@ pub struct Options {
     pub delivery: Option<Delivery>,
     /// The modes of the heap to run in. One that the kernel does not offer is left out, with a note.
     pub modes: Vec<Mode>,
-    /// Whether heaps give evacuated memory back while they serve pages (their default), and not when a compaction is
+    /// Whether heaps give evacuated memory back while they serve pages, and not (their default) when a compaction is
     /// over. That is `madvise`, which takes `mmap_lock`.
     pub give_back: bool,
     /// Whether single operations are measured too.
