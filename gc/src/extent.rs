@@ -6,7 +6,7 @@
 //! cycle left free. And where young objects do not die sooner than others, young cycles are for nothing: after one
 //! that freed little, the next are full, twice as many each time, until one is young again to see.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde::Serialize;
 
@@ -107,13 +107,12 @@ impl Generations {
         if extent == Extent::Young {
             return;
         }
-        let bytes = |of: &AtomicU32| u64::from(of.load(Ordering::Relaxed));
         let (mut before, mut now) = (0, 0);
         for region in space.regions.in_use().filter(|&region| space.regions.usage(region) == Use::Objects) {
             let record = space.regions.record(region);
-            let was_live = bytes(&record.was_live);
-            before += was_live;
-            now += if was_live > 0 { bytes(&record.live_bytes).min(was_live) } else { 0 };
+            let was_live = record.was_live.load(Ordering::Relaxed);
+            before += u64::from(was_live);
+            now += u64::from(record.live_bytes.load(Ordering::Relaxed).min(was_live));
         }
         let died = ((before - now) * 1000).checked_div(before).unwrap_or(0) as usize;
         self.died.store(died.min(MOST_DIED), Ordering::Relaxed);
