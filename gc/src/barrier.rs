@@ -270,3 +270,20 @@ impl BarrierQueues {
         self.overflowed.pop()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_shades_what_is_there_and_what_comes() {
+        let shaded = |old: u64, new: Option<usize>| {
+            let mut shaded = vec![];
+            shade_both(&AtomicU64::new(old), new.map(ToAddress::new), |object| shaded.push(object.get()));
+            shaded
+        };
+        assert_eq!(shaded(64, Some(128)), [64, 128]);
+        assert_eq!((shaded(64, None), shaded(0, Some(128))), (vec![64], vec![128]));
+        assert!(shaded(0, None).is_empty());
+    }
+}

@@ -33,7 +33,7 @@ use crate::plan::{Plan, slot_needs_rewriting};
 use crate::reclaim::{self, give_back_parts, release_drained};
 use crate::region::{Class, Service, Use, Verdict};
 use crate::serve::{RETURN_UNIT_SHIFT, ROOT_UNIT_SHIFT, release_sources};
-use crate::space::{Contents, Role};
+use crate::space::{Contents, Role, Space};
 use crate::stress::StressMode;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::PageService;
@@ -214,7 +214,7 @@ fn group(core: &Core, taken: &[RegionIndex], preparation: &mut Preparation) {
         let whole_window = whole_window && !stress.is_on(StressMode::ProtectFreed);
         let is_cheaper = runs.len() * RUN_US + of_window.len() * REGION_US > WINDOW_US;
         let is_wanted = is_cheaper || stress.is_on(StressMode::TakeWindows);
-        if whole_window && is_wanted && leaves_staging(core, window, &preparation.windows) {
+        if whole_window && is_wanted && leaves_staging(&core.space, window, &preparation.windows) {
             preparation.windows.push(window);
         } else {
             preparation.runs.extend(runs);
@@ -225,9 +225,9 @@ fn group(core: &Core, taken: &[RegionIndex], preparation: &mut Preparation) {
 
 /// Whether there is a free region outside of `window`, the root window, and those in `whole`: staging cannot be in a
 /// window that is taken whole.
-fn leaves_staging(core: &Core, window: WindowIndex, whole: &[WindowIndex]) -> bool {
-    let free = core.space.lock();
-    let mut others = core.space.windows().skip(1).filter(|other| *other != window && !whole.contains(other));
+fn leaves_staging(space: &Space, window: WindowIndex, whole: &[WindowIndex]) -> bool {
+    let free = space.lock();
+    let mut others = space.windows().skip(1).filter(|other| *other != window && !whole.contains(other));
     others.any(|other| free.in_window(other).next().is_some())
 }
 
@@ -536,4 +536,28 @@ fn build_in_place(core: &Core, region: RegionIndex) {
     release_sources(core, sources);
     release_drained(core);
     core.stats.counters.built_in_place_bytes.fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::HeapOptions;
+
+    #[test]
+    fn some_window_is_left_to_build_in() {
+        let options = HeapOptions { limit_bytes: 16 * REGION_BYTES, ..HeapOptions::default() };
+        let space = Space::new(&options, &Default::default()).expect("room for a small heap");
+        let windows: Vec<_> = space.windows().skip(1).collect();
+        let (&last, others) = windows.split_last().expect("windows for objects");
+        for (nth, &window) in others.iter().enumerate() {
+            assert!(leaves_staging(&space, window, &others[..nth]), "{} are left", windows.len() - nth - 1);
+        }
+        assert!(!leaves_staging(&space, last, others), "nothing but the root window is left");
+        // Nor does a window help that is full.
+        let mut free = space.lock();
+        last.regions().for_each(|region| free.take(region));
+        drop(free);
+        let (&second_last, others) = others.split_last().expect("several windows");
+        assert!(!leaves_staging(&space, second_last, others));
+    }
 }

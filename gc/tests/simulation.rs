@@ -10,6 +10,7 @@
 mod simulated;
 mod toy_embedder;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Runner, thread};
 use strikeslip_gc::extent::Extent;
-use strikeslip_gc::options::Delivery;
+use strikeslip_gc::options::{Delivery, StressMode, StressModes};
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::simulation::SimulatedHeap;
 use strikeslip_gc::stats::Snapshot;
@@ -32,6 +33,9 @@ use toy_embedder::graph::{Graph, Random, Shape, mix};
 #[derive(Debug, Default)]
 struct Seen {
     cycles: u64,
+    windows_taken: u64,
+    /// How often each stress mode acted.
+    stress: BTreeMap<&'static str, u64>,
     faults: BTreeMap<String, u64>,
     forced: BTreeMap<String, u64>,
 }
@@ -39,6 +43,10 @@ struct Seen {
 impl Seen {
     fn add(&mut self, snapshot: &Snapshot) {
         self.cycles += snapshot.counters.cycles;
+        self.windows_taken += snapshot.counters.windows_taken;
+        for entry in &snapshot.stress {
+            *self.stress.entry(entry.mode.name()).or_default() += entry.acted;
+        }
         for path in &snapshot.fault_paths {
             *self.faults.entry(format!("{:?}", path.path)).or_default() += path.latency_ns.count;
         }
@@ -48,10 +56,12 @@ impl Seen {
     }
 }
 
-/// One run, on threads of `shuttle`. Returns what happened, and the digest of the page service's calls.
-fn run(seed: u64) -> (Snapshot, u64) {
+/// One run under these stress modes, on threads of `shuttle`. Returns what happened, and the digest of the page service's
+/// calls.
+fn run(seed: u64, modes: StressModes) -> (Snapshot, u64) {
     let mut random = Random(mix(seed));
-    let options = random_options(&mut random);
+    let mut options = random_options(&mut random);
+    options.stress.modes = modes;
     let mutators = 1 + random.below(4);
     let shape = Shape {
         // The last: more pages than are rewritten in the pause.
@@ -127,14 +137,17 @@ fn repeat(
     thread::spawn(move || until(&ended, || work(&heap)))
 }
 
-/// The seed of the run at hand, for a process that ends in the middle of it.
-static SEED: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    /// The seed of the run at hand, for a process that ends in the middle of it: all threads of `shuttle` run on the
+    /// test's thread.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
 
 /// Has the seed written when the collector stops the process.
 fn tell_seed_on_abort() {
     extern "C" fn tell(_signal: libc::c_int) {
         let mut line = *b"STRIKESLIP_SIMULATION_SEED=00000000000000000000 repeats this\n";
-        let mut seed = SEED.load(Ordering::Relaxed);
+        let mut seed = SEED.get();
         for digit in line[27..47].iter_mut().rev() {
             *digit = b'0' + (seed % 10) as u8;
             seed /= 10;
@@ -151,13 +164,22 @@ fn tell_seed_on_abort() {
 
 /// Runs `seed` under a scheduler. A failure says the seed.
 fn simulate(seed: u64, scheduler: impl Scheduler + 'static, seen: &Arc<Mutex<Seen>>) -> u64 {
+    simulate_under(StressModes::default(), seed, scheduler, seen)
+}
+
+fn simulate_under(
+    modes: StressModes,
+    seed: u64,
+    scheduler: impl Scheduler + 'static,
+    seen: &Arc<Mutex<Seen>>,
+) -> u64 {
     tell_seed_on_abort();
-    SEED.store(seed, Ordering::Relaxed);
+    SEED.set(seed);
     let all = Arc::new(AtomicU64::new(0));
     let (into, seen) = (all.clone(), seen.clone());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         Runner::new(scheduler, config()).run(move || {
-            let (snapshot, digest) = run(seed);
+            let (snapshot, digest) = run(seed, modes);
             into.store(mix(into.load(Ordering::Relaxed) ^ digest), Ordering::Relaxed);
             seen.lock().unwrap_or_else(PoisonError::into_inner).add(&snapshot);
         });
@@ -182,12 +204,8 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     first..first + count
 }
 
-/// One simulation at a time: the seed that is told on an abort is one.
-static ALONE: Mutex<()> = Mutex::new(());
-
 #[test]
 fn random_schedules_agree_with_their_models() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seen = Arc::default();
     for seed in seeds(80) {
         simulate(seed, RandomScheduler::new_from_seed(seed, 1), &seen);
@@ -213,7 +231,6 @@ fn random_schedules_agree_with_their_models() {
 /// up for long.
 #[test]
 fn schedules_by_priority_agree_with_their_models() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seen = Arc::default();
     for seed in seeds(10) {
         // The first run is for counting steps: the changes of the others are spread over as many.
@@ -221,9 +238,33 @@ fn schedules_by_priority_agree_with_their_models() {
     }
 }
 
+/// Stress modes that change what the flip finds to do: small heaps come to it seldom otherwise.
+const STRESSED: [&[StressMode]; 4] = [
+    &[StressMode::TakeWindows],
+    &[StressMode::OverflowSlots],
+    &[StressMode::TakeAll, StressMode::RefuseTakes],
+    &[StressMode::EvacuateAll, StressMode::PageUnits],
+];
+
+#[test]
+fn stressed_flips_agree_with_their_models() {
+    let seen = Arc::default();
+    for seed in seeds(16) {
+        let modes = StressModes::of(STRESSED[seed as usize % STRESSED.len()]);
+        simulate_under(modes, seed, RandomScheduler::new_from_seed(seed, 1), &seen);
+    }
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    println!("{seen:#?}");
+    if number("STRIKESLIP_SIMULATION_SEED").is_none() {
+        for &mode in STRESSED.iter().copied().flatten() {
+            assert!(seen.stress.get(mode.name()) > Some(&0), "{mode} did nothing: {seen:?}");
+        }
+        assert!(seen.windows_taken > 0, "{seen:?}");
+    }
+}
+
 #[test]
 fn a_seed_tells_the_whole_run() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let digest = |seed| simulate(seed, RandomScheduler::new_from_seed(seed, 1), &Arc::default());
     for seed in [3, 4] {
         assert_eq!(digest(seed), digest(seed), "seed {seed}");

@@ -94,6 +94,24 @@ fn what_an_old_object_refers_to_survives_and_moves() {
 }
 
 #[test]
+fn a_pinned_object_stays_until_it_is_unpinned() {
+    in_each_mode(|toy, mutator| {
+        node(mutator, OLD, 5);
+        let pinned = mutator.blocked(|| toy.heap.pin(&|| mutator.root(OLD).expect("a root")));
+        garbage(mutator, 4 * REGION_BYTES);
+        collect_young(toy, mutator);
+        assert_eq!((mutator.root(OLD), mutator.get(pinned, ID)), (Some(pinned), 5));
+        collect_all(toy, mutator);
+        assert_eq!((mutator.root(OLD), mutator.get(pinned, ID)), (Some(pinned), 5));
+        toy.heap.unpin(pinned);
+        collect_all(toy, mutator);
+        let moved = mutator.root(OLD).expect("a root");
+        assert_ne!(moved, pinned, "its region is nearly empty");
+        assert_eq!(mutator.get(moved, ID), 5);
+    });
+}
+
+#[test]
 fn young_garbage_goes_and_old_garbage_stays_until_a_full_cycle() {
     in_each_mode(|toy, mutator| {
         let array = mutator.alloc(layouts().array, 1 << 19).expect("memory");

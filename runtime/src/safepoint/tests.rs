@@ -25,6 +25,15 @@ fn quiet_heap(watchdog_ms: u64) -> Heap {
     .unwrap()
 }
 
+/// Tells threads to end, also when the test has failed: else it would wait for them for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs `threads` attached threads that call `step` until `drive` is over.
 fn with_mutators<R>(
     heap: &Heap,
@@ -47,9 +56,8 @@ fn with_mutators<R>(
             });
         }
         ready.wait();
-        let result = drive(heap.registry());
-        over.store(true, Ordering::Relaxed);
-        result
+        let _over = Over(&over);
+        drive(heap.registry())
     })
 }
 
