@@ -25,8 +25,10 @@ use crate::layout::Header;
 use crate::plan::Pressure;
 use crate::region::Class;
 use crate::remembered;
+use crate::roots::root_reference;
 use crate::stress::{AtAllocation, StressMode};
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::sys::schedule::Step;
 
 /// Why an allocation could not be satisfied at once.
 #[derive(Copy, Clone, Debug)]
@@ -297,10 +299,66 @@ impl MutatorContext {
     #[inline(never)]
     fn root_barrier(&self, slot: &AtomicU64, object: ToAddress) {
         self.shade_marking(object);
+        self.note_root(slot, object);
+    }
+
+    #[cold]
+    fn note_root(&self, slot: &AtomicU64, object: ToAddress) {
         let space = &self.core.space;
         if space.regions.class(space.range.region(object)) == Class::Candidate {
             self.core.roots.note_candidate(std::ptr::from_ref(slot).expose_provenance());
         }
+    }
+
+    /// Stores a reference into a weak slot of this heap, which does not keep the object.
+    ///
+    /// # Panics
+    /// If `slot` is not a root slot of this heap.
+    #[inline]
+    pub fn store_weak(&self, slot: &AtomicU64, object: ToAddress) {
+        // Release: pairs with the Acquire of `load_weak`, so that the object's contents are seen.
+        slot.store(object.get() as u64, Ordering::Release);
+        if self.is_marking() {
+            self.note_root(slot, object);
+        }
+    }
+
+    /// Makes an ephemeron of two slots side by side in a page of ephemerons of this heap: as long as `key` lives, it
+    /// keeps `value`. Both are loaded as from weak slots.
+    ///
+    /// # Panics
+    /// If the slots are not root slots of this heap.
+    pub fn store_ephemeron(&self, pair: &[AtomicU64; 2], key: ToAddress, value: ToAddress) {
+        // Marking may have looked at the pair already.
+        self.shade(value);
+        self.store_weak(&pair[1], value);
+        self.store_weak(&pair[0], key);
+    }
+
+    /// The object that a weak slot of this heap refers to, if it lives: a strong reference, until the next
+    /// safepoint. Never waits.
+    #[inline]
+    pub fn load_weak(&self, slot: &AtomicU64) -> Option<ToAddress> {
+        if self.is_marking() {
+            return self.load_weak_while_marking(slot);
+        }
+        // Acquire: pairs with the Release in `store_weak`.
+        root_reference(slot.load(Ordering::Acquire))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_weak_while_marking(&self, slot: &AtomicU64) -> Option<ToAddress> {
+        let core = &*self.core;
+        let is_white = |object| {
+            core.serving.step(Step::Upgrading);
+            is_white(&core.space.regions, &core.space.live, core.space.range.word(object))
+        };
+        core.upgrades.upgrade(slot, is_white, |object| {
+            core.serving.step(Step::Upgrading);
+            core.stats.counters.white_upgrades.fetch_add(1, Ordering::Relaxed);
+            self.push(Recorded::Shades, core.space.range.word(object));
+        })
     }
 
     /// To be called with every reference that is made reachable for other threads in any other way

@@ -19,6 +19,7 @@ use crate::serve::Serving;
 use crate::space::Space;
 use crate::stats::Statistics;
 use crate::stress::{Stress, StressMode};
+use crate::weak::Upgrades;
 
 /// The heap's parts. One for each heap, shared by its handles, contexts and threads.
 pub struct Core {
@@ -28,6 +29,8 @@ pub struct Core {
     pub space: Arc<Space>,
     /// Root slots.
     pub roots: RootSpace,
+    /// What loads from weak slots and the end of marking agree on.
+    pub upgrades: Upgrades,
     /// The barrier's records.
     pub barrier: BarrierQueues,
     /// Slots that the next young cycle marks from.
@@ -69,6 +72,7 @@ impl Core {
         let one_object = stats.stress.modes().have_one_object_buffers();
         Self {
             roots: RootSpace::new(space.clone()),
+            upgrades: Upgrades::default(),
             control: Control::new(space.limit())
                 .with_restlessness(stats.stress.is_on(StressMode::CollectSafepoints)),
             barrier: BarrierQueues::new(stats.stress.is_on(StressMode::OverflowSlots)),

@@ -28,6 +28,7 @@ use crate::serve;
 use crate::stress::StressMode;
 use crate::sys::sched;
 use crate::verify;
+use crate::weak;
 
 /// Threads that a cycle uses.
 #[derive(Debug)]
@@ -70,6 +71,7 @@ pub fn run(core: &Core, pools: &Pools, request: Request) -> Extent {
 fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut CycleSummary) {
     let old_to_young = phase(core, Phase::Start, || start(core, pressure, summary.extent));
     let marked = phase(core, Phase::Mark, || mark(core, pools, &old_to_young));
+    phase(core, Phase::Weak, || concurrent_clear(core, pools));
     verify_stopped(core, || verify::after_mark(core, summary.extent));
     core.generations.marked(&core.space, summary.extent);
     // Somebody may have begun to wait for memory meanwhile.
@@ -137,6 +139,7 @@ fn stop_the_world(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut 
         marking.round(&pools.serve);
         let marked = marking.finish();
         core.generations.marked(&core.space, extent);
+        note_cleared(core, weak::clear(core, &pools.serve));
         verify::after_mark(core, extent);
         let plan = concurrent_plan(core, marked, pressure);
         verify::after_plan(core, &plan);
@@ -158,6 +161,7 @@ fn start(core: &Core, pressure: Pressure, extent: Extent) -> OldToYoung {
     core.space.set_allocation_class(Class::Candidate);
     choose_candidates(core, pressure, extent);
     core.roots.forget_notes();
+    core.upgrades.open();
     core.set_barrier(Barrier::Mark);
     core.handshake(&|context| {
         context.hand_over_records();
@@ -206,12 +210,30 @@ fn choose_candidates(core: &Core, pressure: Pressure, extent: Extent) {
 /// Steps 2 and 3.
 fn mark(core: &Core, pools: &Pools, old_to_young: &OldToYoung) -> Marked {
     let marking = Marking::new(core, core.options.mark_workers, old_to_young);
-    until_clean(
+    let ended = until_clean(
+        &core.upgrades,
         || marking.round(&pools.mark),
         || core.handshake(&|context| context.hand_over_records()),
         || marking.has_news(),
     );
+    if !ended {
+        let _ = stopped(core, |world| marking.finish_stopped(&pools.mark, world));
+    }
     marking.finish()
+}
+
+/// Step 4. Mutators that load from weak slots give nothing for dead objects already.
+fn concurrent_clear(core: &Core, pools: &Pools) {
+    let cleared = weak::clear(core, &pools.mark);
+    if cleared.is_some() {
+        // A mutator may be about to find out that the object it has read from a slot is dead: not later than this.
+        core.handshake(&|_| {});
+    }
+    note_cleared(core, cleared);
+}
+
+fn note_cleared(core: &Core, slots: Option<u64>) {
+    core.stats.counters.weak_slots_cleared.fetch_add(slots.unwrap_or(0), Ordering::Relaxed);
 }
 
 /// Step 6: the one pause.
@@ -220,26 +242,39 @@ fn pause(
     summary: &mut CycleSummary,
     work: impl FnOnce(&WorldStopped) -> Compacting,
 ) -> Compacting {
-    let raised = sched::set_weight(PAUSE_WEIGHT);
     core.tell(|listener| listener.phase_started(Phase::Flip));
+    let Stop { result: compacting, safepoint, until_resume } = stopped(core, work);
+    core.stats.record_phase(Phase::Flip, until_resume);
+    core.tell(|listener| listener.phase_ended(Phase::Flip, until_resume));
+    summary.safepoint_ns = nanoseconds(safepoint);
+    summary.stopped_ns = nanoseconds(until_resume);
+    compacting
+}
+
+/// What was done with the world stopped, and how long after the request it stood still, and might run again.
+struct Stop<R> {
+    result: R,
+    safepoint: Duration,
+    until_resume: Duration,
+}
+
+/// Stops the world for `work`.
+fn stopped<R>(core: &Core, work: impl FnOnce(&WorldStopped) -> R) -> Stop<R> {
+    let raised = sched::set_weight(PAUSE_WEIGHT);
     let requested = Instant::now();
     core.embedder.stop_world();
-    let stopped = requested.elapsed();
-    let compacting = work(&WorldStopped::new());
+    let safepoint = requested.elapsed();
+    let result = work(&WorldStopped::new());
     let until_resume = requested.elapsed();
     core.embedder.resume_world(requested);
     if raised {
         let _ = sched::set_weight(0);
     }
-    core.stats.safepoint.record_duration(stopped);
+    core.stats.safepoint.record_duration(safepoint);
     core.stats.stopped.record_duration(until_resume);
-    core.stats.record_phase(Phase::Flip, until_resume);
     core.stats.counters.pauses.fetch_add(1, Ordering::Relaxed);
-    core.tell(|listener| listener.world_stopped(stopped));
-    core.tell(|listener| listener.phase_ended(Phase::Flip, until_resume));
-    summary.safepoint_ns = nanoseconds(stopped);
-    summary.stopped_ns = nanoseconds(until_resume);
-    compacting
+    core.tell(|listener| listener.world_stopped(safepoint));
+    Stop { result, safepoint, until_resume }
 }
 
 /// Step 7: workers build and return what is missing; whoever faults does so first.

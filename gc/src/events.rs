@@ -21,6 +21,8 @@ pub enum Phase {
     Start,
     /// Steps 2 and 3: marking until nothing is new.
     Mark,
+    /// Step 4: weak slots are cleared.
+    Weak,
     /// Step 5: verdicts, prefix sums, destination regions.
     Plan,
     /// Step 6: the pause, from the request until mutators may run.
@@ -35,8 +37,16 @@ pub enum Phase {
 
 impl Phase {
     /// All phases in order.
-    pub const ALL: [Self; 7] =
-        [Self::Start, Self::Mark, Self::Plan, Self::Flip, Self::Serve, Self::Reclaim, Self::Verify];
+    pub const ALL: [Self; 8] = [
+        Self::Start,
+        Self::Mark,
+        Self::Weak,
+        Self::Plan,
+        Self::Flip,
+        Self::Serve,
+        Self::Reclaim,
+        Self::Verify,
+    ];
 }
 
 /// Why a cycle was started.

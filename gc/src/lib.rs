@@ -23,7 +23,8 @@
 //! | 1 start | run | controller, two handshakes | candidates are named; barriers go on; then objects are born marked | `cycle.rs` |
 //! | 2 mark | run | marking pool | live map, live bytes, slots that point into candidates | `mark.rs` |
 //! | 3 finish | run | controller, handshakes | mutators' buffers, until nothing in them is new | `cycle.rs` |
-//! | 4 plan | run | controller | verdicts, new addresses; dead regions are given back | `plan.rs` |
+//! | 4 weak | run | marking pool, controller, a handshake | weak slots that hold dead objects are cleared | `weak.rs` |
+//! | 5 plan | run | controller, handshakes | verdicts, new addresses; dead regions are given back | `plan.rs` |
 //! | 5 prepare | run | controller, a handshake | what is patched, what is taken; destinations are registered | `flip.rs` |
 //! | 6 **flip** | **stopped** | controller | roots and few slots rewritten, regions with many taken away | `flip.rs` |
 //! | 7 serve | run | serving pool, faulting mutators | missing pages are built and installed | `serve.rs` |
@@ -62,7 +63,7 @@
 //! | | |
 //! |---|---|
 //! | memory | `space` (windows), `free_regions`, `region` (records), `alloc` (buffers) |
-//! | marking | `barrier`, `mark`, `livemap`, `remembered` (for young cycles), `extent` (whether a cycle is one) |
+//! | marking | `barrier`, `mark`, `livemap`, `remembered` (for young cycles), `extent` (whether a cycle is one), `weak` (slots that keep nothing) |
 //! | deciding | `plan`, `forward` |
 //! | flip | `flip` |
 //! | serving | `serve`, `page_state` (the protocol), `build` (contents), `install`, `staging`, `delivery` |
@@ -145,6 +146,8 @@ pub mod staging;
 pub mod sync;
 #[doc(hidden)]
 pub mod verify;
+#[doc(hidden)]
+pub mod weak;
 
 #[cfg(all(test, loom))]
 mod models;

@@ -4,7 +4,8 @@
 //! are the root pages; the barrier's shades come in as buffers. Marking ends when a handshake has
 //! handed over all mutators' buffers and nothing in them was new. That one clean round is enough:
 //! an object that a mutator shades during it was reachable, when marking had no grey objects left,
-//! only from objects already scanned, and so is marked.
+//! only from objects already scanned, and so is marked. Loads from weak slots can resurrect others: that none did is
+//! part of what ends marking ([`crate::weak`]).
 //!
 //! By-products: the live map, live bytes of each region, and the slots that point into candidate
 //! regions.
@@ -26,15 +27,17 @@ use crate::address::{PageIndex, RegionIndex, ToAddress, WordIndex};
 use crate::barrier::Recorded;
 use crate::build::for_each_slot;
 use crate::core::Core;
+use crate::embedder::WorldStopped;
 use crate::geometry::{LARGE_OBJECT_BYTES, WORD_BYTES};
 use crate::layout::{Header, Tail};
 use crate::region::{Class, Regions};
 use crate::remembered::OldToYoung;
 use crate::roots::root_reference;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{hint, spins, thread};
 use crate::sys::schedule::{Schedule, Step};
 use crate::sys::{prefetch, sched};
+use crate::weak::{self, Upgrades};
 
 /// Elements of a reference array that are scanned as one task.
 const ARRAY_PIECE: u32 = 1024;
@@ -98,6 +101,8 @@ pub struct Marking<'a> {
     injector: Injector<Task>,
     origins: Mutex<VecDeque<Origin>>,
     tallies: Vec<Mutex<Tally>>,
+    /// The world is stopped, and waits for marking.
+    stopped: AtomicBool,
 }
 
 impl<'a> Marking<'a> {
@@ -115,11 +120,26 @@ impl<'a> Marking<'a> {
             injector: Injector::new(),
             origins: Mutex::new(origins),
             tallies: (0..workers).map(|_| tally()).collect(),
+            stopped: AtomicBool::new(false),
         }
     }
 
-    /// One round: marks until no work is left that the workers know of.
+    /// One round: marks until no work is left that the workers know of, and no ephemeron has a value to be marked.
     pub fn round(&self, pool: &ThreadPool) {
+        loop {
+            self.drain(pool);
+            let mut found = false;
+            weak::for_each_value_to_mark(self.core, |word| {
+                found = true;
+                self.injector.push(Task { word, element: 0 });
+            });
+            if !found {
+                return;
+            }
+        }
+    }
+
+    fn drain(&self, pool: &ThreadPool) {
         let count = self.tallies.len();
         let deques: Vec<_> = (0..count).map(|_| Worker::new_lifo()).collect();
         let stealers: Vec<_> = deques.iter().map(Worker::stealer).collect();
@@ -140,7 +160,21 @@ impl<'a> Marking<'a> {
 
     fn takes_low_weight(&self) -> bool {
         let options = &self.core.options;
-        options.low_weight_marking && options.mode.is_concurrent() && !self.core.control.is_urgent()
+        let urgent = self.core.control.is_urgent() || self.stopped.load(Ordering::Relaxed);
+        options.low_weight_marking && options.mode.is_concurrent() && !urgent
+    }
+
+    /// The last of marking, with the world stopped: nobody shades or resurrects anything meanwhile.
+    pub fn finish_stopped(&self, pool: &ThreadPool, _world: &WorldStopped) {
+        let core = self.core;
+        self.stopped.store(true, Ordering::Relaxed);
+        core.embedder.for_each_stopped(&mut |context| context.hand_over_records());
+        if self.has_news() {
+            self.round(pool);
+        }
+        let closed = core.upgrades.close(core.upgrades.count());
+        assert!(closed, "an upgrade while the world is stopped");
+        core.stats.counters.marking_stops.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether mutators handed over objects to be marked.
@@ -211,15 +245,29 @@ pub(crate) fn needs_visit(regions: &Regions, word: WordIndex) -> bool {
     }
 }
 
-/// Rounds of marking until a handshake brings nothing new.
-pub(crate) fn until_clean(mut round: impl FnMut(), mut hand_over: impl FnMut(), has_news: impl Fn() -> bool) {
-    loop {
+/// Handshakes that upgrades may spoil before marking ends with the world stopped.
+const SPOILED_MAX: u32 = if cfg!(loom) { 2 } else { 8 };
+
+/// Rounds of marking until a handshake brings nothing new, and no white object was upgraded meanwhile. False
+/// if upgrades spoiled so many handshakes that marking might not end.
+pub(crate) fn until_clean(
+    upgrades: &Upgrades,
+    mut round: impl FnMut(),
+    mut hand_over: impl FnMut(),
+    has_news: impl Fn() -> bool,
+) -> bool {
+    let mut spoiled = 0;
+    while spoiled < SPOILED_MAX {
         round();
+        // Before the handshake: who was counted earlier has shaded the object when it is over.
+        let counted = upgrades.count();
         hand_over();
-        if !has_news() {
-            return;
+        if !has_news() && upgrades.close(counted) {
+            return true;
         }
+        spoiled += u32::from(upgrades.count() != counted);
     }
+    false
 }
 
 struct Marker<'a> {

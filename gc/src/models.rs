@@ -12,3 +12,4 @@ mod marking;
 mod remembered;
 mod roots;
 mod serving;
+mod weak;

@@ -1,4 +1,4 @@
-//! Root slots: the only roots there are.
+//! Root slots: the only roots there are; and weak slots, which are kept in the same way and are no roots.
 //!
 //! A root slot is a word in a page of the root window: zero or odd (no reference), or the address of
 //! an object. Mutators write slots at any time; marking scans them while they do, and notes the pages
@@ -10,9 +10,13 @@
 //! 1. a reference is put into a slot by [`MutatorContext::store_root`] (a store and a flag test);
 //! 2. a slot that is not needed any more is cleared; nothing else is needed on removal, because
 //!    whatever was loaded from it meanwhile was shaded when it was stored;
-//! 3. a slot is used only between `allocate` and `free` of its page.
+//! 3. a slot is used only between `allocate` and `free` of its page;
+//! 4. slots of a weak page are written by [`MutatorContext::store_weak`] and read by [`MutatorContext::load_weak`]
+//!    only (see [`crate::weak`]).
 //!
 //! [`MutatorContext::store_root`]: crate::context::MutatorContext::store_root
+//! [`MutatorContext::store_weak`]: crate::context::MutatorContext::store_weak
+//! [`MutatorContext::load_weak`]: crate::context::MutatorContext::load_weak
 
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +40,11 @@ pub enum RootPageKind {
     Hot,
     /// Rewritten when first touched, or by a worker.
     Paged,
+    /// As a paged one, but its slots keep nothing: they are cleared when their objects are found dead.
+    Weak,
+    /// As a weak one, but each slot with an even number keeps, as long as its object lives, what the slot behind it
+    /// refers to.
+    Ephemerons,
 }
 
 /// A page of root slots.
@@ -73,8 +82,12 @@ struct FreePages {
 pub struct RootSpace {
     space: Arc<Space>,
     free: Mutex<FreePages>,
-    /// Pages in use, of all of the root window.
+    /// Pages in use, of all of the root window, but for weak ones.
     in_use: PageBits,
+    /// Weak pages in use, those of ephemerons too.
+    weak: PageBits,
+    /// Pages of ephemerons in use.
+    ephemerons: PageBits,
     /// Pages that may hold a reference into a candidate region.
     noted: PageBits,
 }
@@ -89,6 +102,8 @@ impl RootSpace {
             space,
             free: Mutex::new(free),
             in_use: PageBits::new(ROOT_PAGES),
+            weak: PageBits::new(ROOT_PAGES),
+            ephemerons: PageBits::new(ROOT_PAGES),
             noted: PageBits::new(ROOT_PAGES),
         }
     }
@@ -121,8 +136,19 @@ impl RootSpace {
         for slot in page.slots() {
             slot.store(0, Ordering::Relaxed);
         }
-        self.in_use.insert(page.page);
+        self.enlist(kind, page.page);
         Ok(page)
+    }
+
+    fn enlist(&self, kind: RootPageKind, page: PageIndex) {
+        match kind {
+            RootPageKind::Hot | RootPageKind::Paged => self.in_use.insert(page),
+            RootPageKind::Weak => self.weak.insert(page),
+            RootPageKind::Ephemerons => {
+                self.ephemerons.insert(page);
+                self.weak.insert(page);
+            }
+        }
     }
 
     /// Pages are handed out in address order the first time: their memory comes then.
@@ -150,6 +176,8 @@ impl RootSpace {
     pub fn free(&self, page: RootPage) {
         // A scan that still sees the page reads slots that hold references or nothing.
         self.in_use.remove(page.page);
+        self.weak.remove(page.page);
+        self.ephemerons.remove(page.page);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if page.page.region() == HOT_REGION {
             free.hot.push(page.page);
@@ -205,9 +233,19 @@ impl RootSpace {
         self.noted.pages(region_words(region))
     }
 
-    /// Pages in use.
+    /// Pages in use whose slots are roots.
     pub(crate) fn pages_in_use(&self) -> impl Iterator<Item = PageIndex> + '_ {
         self.in_use.pages(0..ROOT_PAGES / 64)
+    }
+
+    /// Weak pages in use, those of ephemerons too.
+    pub(crate) fn weak_pages(&self) -> impl Iterator<Item = PageIndex> + '_ {
+        self.weak.pages(0..ROOT_PAGES / 64)
+    }
+
+    /// Pages of ephemerons in use.
+    pub(crate) fn ephemeron_pages(&self) -> impl Iterator<Item = PageIndex> + '_ {
+        self.ephemerons.pages(0..ROOT_PAGES / 64)
     }
 
     /// Hot pages in use: rewritten in every pause.
@@ -225,7 +263,7 @@ impl RootSpace {
     /// The slots of a page, by its to-space address: for marking, and for the pause.
     pub(crate) fn slots(&self, page: PageIndex) -> &[AtomicU64] {
         // SAFETY: as in `RootPage::slots`: the root window is mapped, accesses are atomic. Callers
-        // are marking (no page is missing then) and the pause (before anything is taken).
+        // are marking and clearing (no page is missing then) and the pause (before anything is taken).
         unsafe { std::slice::from_raw_parts(self.space.range.page_address(page).as_ptr(), ROOT_SLOTS) }
     }
 }

@@ -280,6 +280,12 @@ counters! {
     handshakes,
     /// Objects that the barrier shaded.
     shaded_objects,
+    /// Loads from weak slots of objects that marking had not reached (yet), be they dead or not: each keeps its object.
+    white_upgrades,
+    /// Weak slots that were cleared because their objects were found dead.
+    weak_slots_cleared,
+    /// Times that marking was ended with the world stopped, because such loads did not let it end.
+    marking_stops,
     /// Slots that the barrier recorded while marking.
     recorded_slots,
     /// Slots of old objects that were remembered because they got a reference to a young one.

@@ -9,7 +9,7 @@
 //! |---|---|---|---|---|---|
 //! | headers | regions are full of objects | | | | regions are full of objects |
 //! | spaces | records, counts, buffers | survivors placed, readers counted | | | records, counts, buffers; no service is left |
-//! | roots | root slots hold objects | | no root slot holds an old address | | root slots hold objects |
+//! | roots | root slots hold objects, weak slots hold live ones | | no root slot and no weak slot holds an old address | | root slots and weak slots hold objects |
 //! | reachable | what is reachable is well formed | | slots with old addresses are known, or were rewritten | | what is reachable is well formed |
 //! | live map | marked is what is reachable, and live bytes are right | | | | |
 //! | shadow | | | what was not taken equals its copy | what is built or returned equals its copy | every other cycle: all equals its copy |
@@ -60,9 +60,12 @@ pub fn while_stopped<R>(core: &Core, check: impl FnOnce() -> R) -> R {
     result
 }
 
-/// After marking, with the world stopped and barriers still on.
+/// After marking and the clearing of weak slots, with the world stopped and barriers still on.
 pub fn after_mark(core: &Core, extent: Extent) {
     heap(core, "after marking");
+    if is_on(core, VerifyLevel::Roots) {
+        traverse::check_weak_slots(core, "after clearing", true);
+    }
     if is_on(core, VerifyLevel::LiveMap) {
         traverse::compare_live_map(core, extent);
     }
@@ -95,6 +98,9 @@ pub fn after_flip(core: &Core, compacting: &Compacting) {
 /// After compaction, with the world stopped: every page is there.
 pub fn after_compaction(core: &Core) {
     heap(core, "after compaction");
+    if is_on(core, VerifyLevel::Roots) {
+        traverse::check_weak_slots(core, "after compaction", false);
+    }
     if is_on(core, VerifyLevel::Spaces) {
         walk::check_nothing_is_left(core);
     }

@@ -36,6 +36,8 @@ struct Seen {
     windows_taken: u64,
     /// How often each stress mode acted.
     stress: BTreeMap<&'static str, u64>,
+    white_upgrades: u64,
+    cleared: u64,
     faults: BTreeMap<String, u64>,
     forced: BTreeMap<String, u64>,
 }
@@ -47,6 +49,8 @@ impl Seen {
         for entry in &snapshot.stress {
             *self.stress.entry(entry.mode.name()).or_default() += entry.acted;
         }
+        self.white_upgrades += snapshot.counters.white_upgrades;
+        self.cleared += snapshot.counters.weak_slots_cleared;
         for path in &snapshot.fault_paths {
             *self.faults.entry(format!("{:?}", path.path)).or_default() += path.latency_ns.count;
         }
@@ -72,6 +76,7 @@ fn run(seed: u64, modes: StressModes) -> (Snapshot, u64) {
         large_one_in: [0, 100, 400][random.below(3)],
     };
     let steps = 500 + random.below(1500);
+    let weak = ([0, 20, 600, 10_000][random.below(4)], [0, 5, 200][random.below(3)]);
     let pool = options.delivery == Some(Delivery::Pool);
     let (toy, heap) = Toy::simulated(options, Arc::new(Shuttle), random.next()).expect("a heap");
     let (toy, running) = (Arc::new(toy), Arc::new(AtomicUsize::new(mutators)));
@@ -80,7 +85,7 @@ fn run(seed: u64, modes: StressModes) -> (Snapshot, u64) {
     for nth in 0..mutators as u64 {
         let (toy, running) = (toy.clone(), running.clone());
         threads.push(thread::spawn(move || {
-            run_mutator(&toy, seed ^ mix(nth + 1), shape, steps);
+            run_mutator(&toy, seed ^ mix(nth + 1), shape, weak, steps);
             running.fetch_sub(1, Ordering::Relaxed);
         }));
     }
@@ -105,21 +110,23 @@ fn run(seed: u64, modes: StressModes) -> (Snapshot, u64) {
 }
 
 /// A thread that attaches and detaches twice, at any time in a cycle.
-fn run_mutator(toy: &Toy, seed: u64, shape: Shape, steps: usize) {
+fn run_mutator(toy: &Toy, seed: u64, shape: Shape, weak: (usize, usize), steps: usize) {
     for (seed, steps) in [(seed, steps), (mix(seed), steps / 3)] {
-        mutate(toy, seed, shape, steps);
+        mutate(toy, seed, shape, weak, steps);
         Shuttle.step(Step::Mutated);
     }
 }
 
-fn mutate(toy: &Toy, seed: u64, shape: Shape, steps: usize) {
+fn mutate(toy: &Toy, seed: u64, shape: Shape, (weak_slots, ephemerons): (usize, usize), steps: usize) {
     let mutator = toy.attach();
-    let mut graph = Graph::new(&mutator, seed, shape);
+    let mut graph = Graph::new(&mutator, seed, shape).with_weak_slots(weak_slots).with_ephemerons(ephemerons);
     for step in 0..steps {
         // Out of memory is legitimate: large objects need regions side by side.
         let _ = graph.step();
         graph.roam();
         graph.swap_roots();
+        graph.step_weak();
+        graph.step_ephemeron();
         if step % 256 == 0 {
             graph.check();
         }
@@ -215,6 +222,7 @@ fn random_schedules_agree_with_their_models() {
     if number("STRIKESLIP_SIMULATION_SEED").is_some() {
         return;
     }
+    assert!(seen.white_upgrades > 0 && seen.cleared > 0, "weak slots were not put to the test: {seen:?}");
     for path in ["Built", "Returned", "Waited", "Overtaken", "Zero", "Present"] {
         assert!(seen.faults.contains_key(path), "no fault was {path}: {seen:?}");
     }

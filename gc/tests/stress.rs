@@ -142,7 +142,10 @@ fn round(seed: u64, length: Duration) -> CounterValues {
         large_one_in: [0, 2000, 200][random.below(3)],
     };
     let attaching = random.one_in(3);
-    let context = format!("seed {seed}: {mutators} mutators, {shape:?}, shared {shared_length}, {options:?}");
+    let weak_slots = [0, 100, 20_000][random.below(3)];
+    let context = format!(
+        "seed {seed}: {mutators} mutators, {shape:?}, {weak_slots} weak slots, shared {shared_length}, {options:?}"
+    );
     if std::env::var_os("STRIKESLIP_STRESS_SECONDS").is_some() {
         println!("{context}");
     }
@@ -153,7 +156,10 @@ fn round(seed: u64, length: Duration) -> CounterValues {
     std::thread::scope(|scope| {
         for nth in 0..mutators as u64 {
             let (toy, shared, ended, steps) = (&toy, &shared, &ended, &steps);
-            scope.spawn(move || run_mutator(toy, shared, ended, steps, seed ^ mix(nth + 1), shape));
+            scope.spawn(move || {
+                let graph = (seed ^ mix(nth + 1), shape, weak_slots);
+                run_mutator(toy, shared, ended, steps, graph);
+            });
         }
         if attaching {
             scope.spawn(|| come_and_go(&toy, &shared, &ended, seed));
@@ -175,15 +181,22 @@ fn round(seed: u64, length: Duration) -> CounterValues {
     snapshot.counters
 }
 
-fn run_mutator(toy: &Toy, shared: &Shared, ended: &AtomicBool, steps: &AtomicU64, seed: u64, shape: Shape) {
+fn run_mutator(
+    toy: &Toy,
+    shared: &Shared,
+    ended: &AtomicBool,
+    steps: &AtomicU64,
+    (seed, shape, weak_slots): (u64, Shape, usize),
+) {
     let mutator = toy.attach();
     let mut random = Random(mix(seed));
-    let mut graph = Graph::new(&mutator, seed, shape);
+    let mut graph = Graph::new(&mutator, seed, shape).with_weak_slots(weak_slots);
     while !ended.load(Ordering::Relaxed) {
         for _ in 0..256 {
             // Out of memory is legitimate here: many mutators keep a third of a small heap live.
             let _ = graph.step();
             shared.step(&mutator, &mut random);
+            graph.step_weak();
             steps.fetch_add(1, Ordering::Relaxed);
         }
         if random.one_in(20) {

@@ -34,8 +34,9 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub(crate) type RootSlot = NonNull<AtomicU64>;
 
 /// Root slots handed out singly, in any order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SlotPool {
+    kind: RootPageKind,
     pages: Vec<RootPage>,
     free: Vec<RootSlot>,
 }
@@ -44,10 +45,14 @@ pub(crate) struct SlotPool {
 unsafe impl Send for SlotPool {}
 
 impl SlotPool {
+    pub(crate) const fn new(kind: RootPageKind) -> Self {
+        Self { kind, pages: vec![], free: vec![] }
+    }
+
     /// A slot, which holds 0.
     pub(crate) fn take(&mut self, roots: &RootSpace) -> Result<RootSlot, AllocError> {
         if self.free.is_empty() {
-            let page = roots.allocate(RootPageKind::Paged)?;
+            let page = roots.allocate(self.kind)?;
             self.free.extend(page.slots().iter().rev().map(NonNull::from));
             self.pages.push(page);
         }
@@ -96,7 +101,7 @@ impl HandleStack {
             block: Cell::new(0),
             depth: Cell::new(0),
             blocks: RefCell::new(vec![first]),
-            late: RefCell::default(),
+            late: RefCell::new(SlotPool::new(RootPageKind::Paged)),
         })
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use strikeslip_gc::error::{AllocError, HeapError};
 use strikeslip_gc::heap::Heap as GcHeap;
 use strikeslip_gc::options::{Delivery, HeapOptions, Mode, StressMode};
+use strikeslip_gc::roots::RootPageKind;
 use strikeslip_gc::stats::Snapshot;
 
 use crate::churn;
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     gc: GcHeap,
     registry: Arc<Registry>,
     persistent: Mutex<SlotPool>,
+    weak: Mutex<SlotPool>,
     limit_bytes: usize,
 }
 
@@ -54,8 +56,10 @@ impl Drop for Inner {
             // Root slots are not there in a child process.
             return;
         }
-        // No mutator, no persistent handle: each of them keeps a `Heap`.
-        self.persistent.get_mut().unwrap_or_else(PoisonError::into_inner).release(self.gc.roots());
+        // No mutator, no persistent or weak handle: each of them keeps a `Heap`.
+        for pool in [&mut self.persistent, &mut self.weak] {
+            pool.get_mut().unwrap_or_else(PoisonError::into_inner).release(self.gc.roots());
+        }
         self.registry.set_gc(None);
     }
 }
@@ -72,7 +76,9 @@ impl Heap {
         let gc = GcHeap::new(options, registry.clone())?;
         registry.set_gc(Some(gc.clone()));
         let churns = gc.options().stress.modes.contains(StressMode::ThreadChurn);
-        let inner = Arc::new(Inner { gc, registry, persistent: Mutex::default(), limit_bytes });
+        let [persistent, weak] =
+            [RootPageKind::Paged, RootPageKind::Weak].map(|kind| Mutex::new(SlotPool::new(kind)));
+        let inner = Arc::new(Inner { gc, registry, persistent, weak, limit_bytes });
         if churns {
             churn::start(Arc::downgrade(&inner)).map_err(HeapError::Thread)?;
         }
@@ -170,6 +176,14 @@ impl Heap {
 
     pub(crate) fn take_persistent_slot(&self) -> Result<RootSlot, AllocError> {
         self.0.persistent.lock().unwrap_or_else(PoisonError::into_inner).take(self.0.gc.roots())
+    }
+
+    pub(crate) fn take_weak_slot(&self) -> Result<RootSlot, AllocError> {
+        self.0.weak.lock().unwrap_or_else(PoisonError::into_inner).take(self.0.gc.roots())
+    }
+
+    pub(crate) fn give_weak_slot_back(&self, slot: RootSlot) {
+        self.0.weak.lock().unwrap_or_else(PoisonError::into_inner).give_back(slot);
     }
 
     pub(crate) fn give_persistent_slot_back(&self, slot: RootSlot) {

@@ -85,6 +85,7 @@ mod persistent;
 mod safepoint;
 mod sync;
 mod watchdog;
+mod weak;
 
 pub use array::{Array, Words};
 pub use bytes::{Bytes, PinnedBytes, Str};
@@ -95,6 +96,7 @@ pub use object::{Any, Field, Gc, Scalar, Slot};
 pub use persistent::Persistent;
 pub use shape::{Fixed, Object, Typed};
 pub use watchdog::LateMutator;
+pub use weak::{EphemeronTable, Weak, WeakTable};
 
 pub use strikeslip_gc::error::{AllocError as OutOfMemory, HeapError};
 pub use strikeslip_gc::options::{

@@ -19,7 +19,7 @@
 //!    where a mutator meets something else compares: a store, that slot and value lie in the
 //!    mutator's heap; `Scope::root`, that the object lies in the scope's; `Local::get`, that the
 //!    slot's content lies in the mutator's (a slot holds addresses of its own heap only);
-//!    `Persistent`, that the heap is the same; allocation, that the scope is the mutator's. Otherwise
+//!    `Persistent`, `Weak` and `WeakTable`, that the heap is the same; allocation, that the scope is the mutator's. Otherwise
 //!    they panic, before anything is read or written in the wrong heap.
 //! 5. **Objects exist in the heap only.** Nobody outside can make an `ObjectHeader`, so no struct
 //!    with slots exists on the stack; a slot that unsafe code zeroed elsewhere is refused by `store`.
@@ -48,6 +48,7 @@ use crate::object::Gc;
 use crate::persistent::Persistent;
 use crate::safepoint::Member;
 use crate::shape::{Fixed, Object, Typed};
+use crate::weak::Weak;
 
 /// An attached thread's access to the heap.
 ///
@@ -288,6 +289,15 @@ impl Mutator {
     #[must_use]
     pub fn persistent<T: Object>(&self, object: Gc<'_, T>) -> Persistent<T> {
         Persistent::new(self, object)
+    }
+
+    /// Makes a weak reference to an object.
+    ///
+    /// # Panics
+    /// As [`persistent`](Self::persistent).
+    #[must_use]
+    pub fn weak<T: Object>(&self, object: Gc<'_, T>) -> Weak<T> {
+        Weak::new(self, object)
     }
 }
 

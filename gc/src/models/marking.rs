@@ -15,18 +15,20 @@ use crate::barrier::{self, BarrierQueues, Recorded, Records};
 use crate::livemap::LiveMap;
 use crate::mark;
 use crate::region::{Class, Regions};
+use crate::roots::root_reference;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::model::{Model, assert_each_ordering_matters, assert_finds, check};
+use crate::weak::Upgrades;
 
 /// Objects of the candidate region: `A`, `B` and `C`; and `F`, which is allocated meanwhile.
-const A: usize = 0;
-const B: usize = 1;
-const C: usize = 2;
+pub(super) const A: usize = 0;
+pub(super) const B: usize = 1;
+pub(super) const C: usize = 2;
 const F: usize = 3;
 
 /// What is left out, or done in the wrong order.
 #[derive(Copy, Clone, PartialEq, Eq)]
-enum Barrier {
+pub(super) enum Barrier {
     Whole,
     OldOnly,
     NewOnly,
@@ -38,14 +40,20 @@ enum Barrier {
     RootsUnshaded,
     /// Nor are old values.
     RootsUnshadedNewOnly,
+    /// Upgrades are counted when the last handshake is over, not before it.
+    CountsLate,
+    /// Neither upgrades nor stores into root slots are shaded.
+    UpgradesUnshaded,
+    /// Memory is given back when weak slots are cleared, without a handshake.
+    FreesAtOnce,
 }
 
-struct Context {
+pub(super) struct Context {
     marking: bool,
     records: Records,
 }
 
-struct Heap {
+pub(super) struct Heap {
     variant: Barrier,
     regions: Regions,
     live: LiveMap,
@@ -55,6 +63,13 @@ struct Heap {
     /// Root slots, two of each mutator.
     roots: [[AtomicU64; 2]; 2],
     contexts: [Mutex<Context>; 2],
+    /// Weak slots, one of each mutator.
+    pub(super) weak: [AtomicU64; 2],
+    upgrades: Upgrades,
+    /// What an upgrade found dead, by mutator. (No part of the model, as the next.)
+    found_dead: std::sync::Mutex<[Option<usize>; 2]>,
+    /// The candidate region was given back, and is in use again.
+    reused: std::sync::Mutex<bool>,
     /// Where objects are allocated; under the lock of the free regions.
     allocates_fresh: Mutex<bool>,
 }
@@ -77,26 +92,30 @@ fn object(address: u64) -> Option<usize> {
     (address != 0).then(|| (address / 8) as usize - 1)
 }
 
+fn word_of(address: ToAddress) -> WordIndex {
+    word(object(address.get() as u64).expect("an object"))
+}
+
 /// What a mutator does between two safepoints.
-struct Running<'a> {
+pub(super) struct Running<'a> {
     heap: &'a Heap,
     mutator: usize,
     context: &'a mut Context,
 }
 
 impl Running<'_> {
-    fn root(&self, nth: usize) -> Option<usize> {
+    pub(super) fn root(&self, nth: usize) -> Option<usize> {
         object(self.heap.roots[self.mutator][nth].load(Ordering::Relaxed))
     }
 
-    fn load(&self, from: usize) -> Option<usize> {
+    pub(super) fn load(&self, from: usize) -> Option<usize> {
         // As the runtime's loads.
         object(self.heap.slots[from].load(Ordering::Acquire))
     }
 
     fn shade(&self, object: ToAddress) {
         let heap = self.heap;
-        let word = word(self::object(object.get() as u64).expect("an object"));
+        let word = word_of(object);
         if barrier::is_white(&heap.regions, &heap.live, word) {
             // SAFETY: the context's lock is held.
             unsafe { self.context.records.push(&heap.queues, Recorded::Shades, word) };
@@ -104,7 +123,7 @@ impl Running<'_> {
     }
 
     /// As `MutatorContext::store`.
-    fn store(&self, into: usize, value: Option<usize>) {
+    pub(super) fn store(&self, into: usize, value: Option<usize>) {
         let slot = &self.heap.slots[into];
         let new = value.map(|object| ToAddress::new(address(object) as usize));
         if self.context.marking {
@@ -120,16 +139,43 @@ impl Running<'_> {
     }
 
     /// As `MutatorContext::store_root`.
-    fn store_root(&self, nth: usize, value: usize) {
+    pub(super) fn store_root(&self, nth: usize, value: usize) {
         self.heap.roots[self.mutator][nth].store(address(value), Ordering::Release);
-        let unshaded = matches!(self.heap.variant, Barrier::RootsUnshaded | Barrier::RootsUnshadedNewOnly);
+        let unshaded = matches!(
+            self.heap.variant,
+            Barrier::RootsUnshaded | Barrier::RootsUnshadedNewOnly | Barrier::UpgradesUnshaded
+        );
         if self.context.marking && !unshaded {
             self.shade(ToAddress::new(address(value) as usize));
         }
     }
 
-    fn clear_root(&self, nth: usize) {
+    pub(super) fn clear_root(&self, nth: usize) {
         self.heap.roots[self.mutator][nth].store(0, Ordering::Relaxed);
+    }
+
+    /// As `MutatorContext::load_weak`, of this mutator's weak slot.
+    pub(super) fn upgrade(&self) -> Option<usize> {
+        let heap = self.heap;
+        let slot = &heap.weak[self.mutator];
+        let held = object(slot.load(Ordering::Relaxed))?;
+        let found = if self.context.marking {
+            let white = |object: ToAddress| barrier::is_white(&heap.regions, &heap.live, word_of(object));
+            heap.upgrades.upgrade(slot, white, |object| {
+                if heap.variant != Barrier::UpgradesUnshaded {
+                    // SAFETY: the context's lock is held.
+                    unsafe { self.context.records.push(&heap.queues, Recorded::Shades, word_of(object)) };
+                }
+            })
+        } else {
+            root_reference(slot.load(Ordering::Acquire))
+        };
+        let found = found.and_then(|found| object(found.get() as u64));
+        match found {
+            Some(_) => assert!(!*heap.reused.lock().unwrap(), "a reference to memory that is in use again"),
+            None => heap.found_dead.lock().unwrap()[self.mutator] = Some(held),
+        }
+        found
     }
 
     /// Allocates `F`, if a fresh region is what mutators are given now.
@@ -139,7 +185,7 @@ impl Running<'_> {
 }
 
 impl Heap {
-    fn new(variant: Barrier, script: &Script) -> Arc<Self> {
+    pub(super) fn new(variant: Barrier, script: &Script) -> Arc<Self> {
         let queues = BarrierQueues::default();
         let context = || Mutex::new(Context { marking: false, records: Records::new(&queues) });
         let cell = |object: Option<usize>| AtomicU64::new(object.map_or(0, address));
@@ -151,6 +197,10 @@ impl Heap {
             roots: script.roots.map(|roots| roots.map(cell)),
             contexts: [context(), context()],
             allocates_fresh: Mutex::new(false),
+            weak: script.weak.map(cell),
+            upgrades: Upgrades::default(),
+            found_dead: std::sync::Mutex::default(),
+            reused: std::sync::Mutex::default(),
             queues,
         };
         heap.regions.set_class(RegionIndex(0), Class::Candidate);
@@ -158,7 +208,7 @@ impl Heap {
         Arc::new(heap)
     }
 
-    fn run(&self, mutator: usize, section: impl FnOnce(&mut Running<'_>)) {
+    pub(super) fn run(&self, mutator: usize, section: impl FnOnce(&mut Running<'_>)) {
         let context = &mut *self.contexts[mutator].lock().unwrap();
         section(&mut Running { heap: self, mutator, context });
     }
@@ -205,7 +255,7 @@ impl Heap {
     }
 
     /// Steps 1 to 3 of the cycle.
-    fn mark(&self) {
+    pub(super) fn mark(&self) {
         let at_once = self.variant == Barrier::FreshAtOnce;
         *self.allocates_fresh.lock().unwrap() = at_once;
         self.handshake(|context| context.marking = true);
@@ -218,14 +268,50 @@ impl Heap {
             self.round(&mut roots);
             return;
         }
-        mark::until_clean(
-            || self.round(&mut roots),
-            || self.hand_over(),
-            || !self.queues.is_empty(Recorded::Shades),
-        );
+        let has_news = || !self.queues.is_empty(Recorded::Shades);
+        if self.variant == Barrier::CountsLate {
+            loop {
+                self.round(&mut roots);
+                self.hand_over();
+                if !has_news() && self.upgrades.close(self.upgrades.count()) {
+                    return;
+                }
+            }
+        }
+        if !mark::until_clean(&self.upgrades, || self.round(&mut roots), || self.hand_over(), has_news) {
+            self.end_stopped(&mut roots);
+        }
     }
 
-    fn assert_nothing_lost(&self) {
+    /// As `Marking::finish_stopped`.
+    fn end_stopped(&self, roots: &mut bool) {
+        let stopped = self.contexts.each_ref().map(|context| context.lock().unwrap());
+        // SAFETY: the contexts' locks are held.
+        stopped.iter().for_each(|context| unsafe { context.records.hand_over(&self.queues) });
+        self.round(roots);
+        assert!(self.upgrades.close(self.upgrades.count()), "an upgrade while the world is stopped");
+    }
+
+    /// Step 4, and what the plan does with a region in which nothing is live.
+    pub(super) fn clear_and_free(&self) {
+        let is_live = |object: usize| self.live.is_marked(word(object));
+        for slot in &self.weak {
+            let value = slot.load(Ordering::Relaxed);
+            if object(value).is_some_and(|object| object != F && !is_live(object)) {
+                let _ = slot.compare_exchange(value, 0, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+        if self.variant != Barrier::FreesAtOnce {
+            self.handshake(|_| ());
+        }
+        if ![A, B, C].into_iter().any(is_live) {
+            *self.reused.lock().unwrap() = true;
+            self.regions.set_class(RegionIndex(0), Class::Fresh);
+        }
+    }
+
+    /// What is reachable is marked, and nobody was told that it is dead.
+    pub(super) fn assert_nothing_lost(&self) {
         let mut reachable: Vec<_> =
             self.roots.iter().flatten().filter_map(|root| object(root.load(Ordering::Relaxed))).collect();
         for _ in 0..self.slots.len() {
@@ -235,32 +321,40 @@ impl Heap {
         }
         for object in reachable {
             assert!(object == F || self.live.is_marked(word(object)), "object {object} is lost");
+            let dead = *self.found_dead.lock().unwrap();
+            assert!(!dead.contains(&Some(object)), "object {object} was found dead, and is reachable");
         }
     }
 }
 
-type Section = fn(&mut Running<'_>);
+pub(super) type Section = fn(&mut Running<'_>);
 
 /// The heap at the beginning, and what the mutators do.
-struct Script {
-    slots: [Option<usize>; 4],
-    roots: [[Option<usize>; 2]; 2],
-    sections: [&'static [Section]; 2],
+pub(super) struct Script {
+    pub(super) slots: [Option<usize>; 4],
+    pub(super) roots: [[Option<usize>; 2]; 2],
+    pub(super) weak: [Option<usize>; 2],
+    pub(super) sections: [&'static [Section]; 2],
 }
 
 /// `A → B → C`, and both mutators have `A`.
 const CHAIN: Script = Script {
     slots: [Some(B), Some(C), None, None],
     roots: [[Some(A), None], [Some(A), None]],
+    weak: [None; 2],
     sections: [&[], &[]],
 };
 
 /// Both mutators have `A`, and the second has `C`.
-const APART: Script =
-    Script { slots: [None; 4], roots: [[Some(A), None], [Some(A), Some(C)]], sections: [&[], &[]] };
+const APART: Script = Script {
+    slots: [None; 4],
+    roots: [[Some(A), None], [Some(A), Some(C)]],
+    weak: [None; 2],
+    sections: [&[], &[]],
+};
 
 /// Marks while two mutators run their sections.
-fn mark_beside(variant: Barrier, script: &'static Script) {
+pub(super) fn mark_beside(variant: Barrier, script: &'static Script) {
     let heap = Heap::new(variant, script);
     let mutators: Vec<_> = (0..2)
         .map(|mutator| {
@@ -270,6 +364,9 @@ fn mark_beside(variant: Barrier, script: &'static Script) {
         })
         .collect();
     heap.mark();
+    if script.weak != [None; 2] {
+        heap.clear_and_free();
+    }
     mutators.into_iter().for_each(|mutator| mutator.join().unwrap());
     heap.assert_nothing_lost();
 }

@@ -10,8 +10,11 @@
 pub enum Step {
     /// A mutator is at a safepoint.
     Mutated,
-    /// A marker marked some objects.
+    /// A marker marked some objects, or cleared a page of weak slots.
     Marked,
+    /// A mutator is about to find out whether the object of a weak slot is dead, or has resurrected it and not
+    /// shaded it yet.
+    Upgrading,
     /// A window was registered.
     Registered,
     /// An access found its page missing; nobody knows yet.

@@ -13,10 +13,10 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 use super::{count, describe, fail, holds_small_objects};
 
-/// No root slot that is not taken holds an old address.
+/// No root slot or weak slot that is not taken holds an old address.
 pub(super) fn check_roots(core: &Core) {
     let space = &core.space;
-    for page in core.roots.pages_in_use() {
+    for page in core.roots.pages_in_use().chain(core.roots.weak_pages()) {
         if space.regions.record(page.region()).taken.load(Ordering::Relaxed) {
             continue;
         }

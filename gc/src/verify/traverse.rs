@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::address::{ChunkIndex, RegionIndex, ToAddress, WordIndex};
+use crate::address::{ChunkIndex, PageIndex, RegionIndex, ToAddress, WordIndex};
 use crate::core::Core;
 use crate::extent::Extent;
 use crate::geometry::{LARGE_OBJECT_BYTES, REGION_CHUNKS, WORD_BYTES};
@@ -17,14 +17,34 @@ use super::{count, counts_as_live, describe, fail, holds_small_objects, read_wor
 
 /// Each root slot holds an object's address, or nothing.
 pub(super) fn check_roots(core: &Core, when: &str) {
-    for_each_root(core, |object, slot| {
+    for_each_reference(core, core.roots.pages_in_use(), |object, slot| {
         let word = check_reference(core, when, object, slot);
         check_header(core, when, word);
     });
 }
 
-fn for_each_root(core: &Core, mut visit: impl FnMut(ToAddress, WordIndex)) {
-    for page in core.roots.pages_in_use() {
+/// Each weak slot holds an object's address, or nothing. Directly after marking, the object is marked or counts as
+/// live: the slots of all others were cleared.
+pub(super) fn check_weak_slots(core: &Core, when: &str, only_live: bool) {
+    for_each_reference(core, core.roots.weak_pages(), |object, slot| {
+        let word = check_reference(core, when, object, slot);
+        check_header(core, when, word);
+        if only_live && !counts_as_live(core, word.region()) && !core.space.live.is_start(word) {
+            let region = describe(core, word.region());
+            fail(format_args!(
+                "{when}: weak slot {:#x} holds a dead object at word {:#x}; {region}",
+                slot.0, word.0
+            ));
+        }
+    });
+}
+
+fn for_each_reference(
+    core: &Core,
+    pages: impl Iterator<Item = PageIndex>,
+    mut visit: impl FnMut(ToAddress, WordIndex),
+) {
+    for page in pages {
         for (nth, slot) in core.roots.slots(page).iter().enumerate() {
             if let Some(object) = root_reference(slot.load(Ordering::Relaxed)) {
                 visit(object, page.first_word().offset(nth as u32));
@@ -50,9 +70,17 @@ pub(super) fn traverse(
             stack.push(word);
         }
     };
-    for_each_root(core, |object, slot| discover(object, slot, &mut stack));
+    let roots = core.roots.pages_in_use();
+    for_each_reference(core, roots, |object, slot| discover(object, slot, &mut stack));
     let (mut objects, mut words) = (0, 0);
-    while let Some(word) = stack.pop() {
+    loop {
+        let Some(word) = stack.pop() else {
+            for_each_value(core, &seen, |value, slot| discover(value, slot, &mut stack));
+            if stack.is_empty() {
+                break;
+            }
+            continue;
+        };
         let header = check_header(core, when, word);
         objects += 1;
         words += (header.object_bytes() / WORD_BYTES) as u64;
@@ -67,6 +95,21 @@ pub(super) fn traverse(
     }
     count(core, objects, words);
     seen
+}
+
+/// The values of ephemerons whose keys were seen, or count as live.
+fn for_each_value(core: &Core, seen: &SideTable<AtomicU64>, mut visit: impl FnMut(ToAddress, WordIndex)) {
+    let reference = |slot: &AtomicU64| root_reference(slot.load(Ordering::Relaxed));
+    for page in core.roots.ephemeron_pages() {
+        for (nth, pair) in core.roots.slots(page).chunks_exact(2).enumerate() {
+            let (Some(key), Some(value)) = (reference(&pair[0]), reference(&pair[1])) else { continue };
+            let key = core.space.range.word(key);
+            let is_seen = seen[key.chunk().index()].load(Ordering::Relaxed) & (1 << key.bit()) != 0;
+            if is_seen || counts_as_live(core, key.region()) {
+                visit(value, page.first_word().offset(2 * nth as u32 + 1));
+            }
+        }
+    }
 }
 
 /// The live map against a second marking: what is reachable is marked or was born marked, no bit is wrong, and live

@@ -57,8 +57,8 @@ fn status_of(child: i32) -> i32 {
 }
 
 /// All phases that a heap without verification has.
-const PHASES: [Phase; 6] =
-    [Phase::Start, Phase::Mark, Phase::Plan, Phase::Flip, Phase::Serve, Phase::Reclaim];
+const PHASES: [Phase; 7] =
+    [Phase::Start, Phase::Mark, Phase::Weak, Phase::Plan, Phase::Flip, Phase::Serve, Phase::Reclaim];
 
 /// Those that other threads wait for.
 const LONG_PHASES: [Phase; 4] = [Phase::Mark, Phase::Plan, Phase::Flip, Phase::Serve];

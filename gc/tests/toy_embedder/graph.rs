@@ -11,6 +11,10 @@ use strikeslip_gc::layout::Header;
 
 use super::{Mutator, layouts};
 
+mod weak;
+
+use weak::WeakSlots;
+
 /// A small generator of pseudo-random numbers (SplitMix64), so that a seed tells the whole run.
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
@@ -90,6 +94,7 @@ pub struct Graph<'a> {
     roots: Vec<Option<usize>>,
     bytes: usize,
     next_id: u64,
+    weak: WeakSlots,
 }
 
 impl<'a> Graph<'a> {
@@ -108,6 +113,7 @@ impl<'a> Graph<'a> {
             roots: vec![None; shape.roots],
             bytes: 0,
             next_id: mix(seed),
+            weak: WeakSlots::default(),
         }
     }
 
@@ -264,6 +270,15 @@ impl<'a> Graph<'a> {
 
     fn check_object(&self, address: ToAddress, index: usize) {
         let object = self.object(index);
+        self.check_contents(address, object);
+        for (nth, reference) in object.references.iter().enumerate() {
+            let found = self.mutator.load(address, 1 + nth);
+            assert_eq!(found.is_some(), reference.is_some(), "reference {nth} of {}", object.id);
+        }
+    }
+
+    /// Checks an object's header and plain words.
+    fn check_contents(&self, address: ToAddress, object: &Object) {
         let header = self.mutator.header(address);
         assert_eq!(header, Self::header(object), "header of object {} at {:#x}", object.id, address.get());
         match object.kind {
@@ -281,10 +296,6 @@ impl<'a> Graph<'a> {
             }
             Kind::Array => {}
         }
-        for (nth, reference) in object.references.iter().enumerate() {
-            let found = self.mutator.load(address, 1 + nth);
-            assert_eq!(found.is_some(), reference.is_some(), "reference {nth} of {}", object.id);
-        }
     }
 
     /// Drops roots until about half of what is allowed is left.
@@ -299,15 +310,26 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Forgets what is not reachable in the model.
-    fn prune(&mut self) {
+    /// Which objects are reachable in the model.
+    fn reached(&self) -> Vec<bool> {
         let mut reached = vec![false; self.objects.len()];
         let mut stack: Vec<_> = self.roots.iter().flatten().copied().collect();
-        while let Some(index) = stack.pop() {
-            if !std::mem::replace(&mut reached[index], true) {
-                stack.extend(self.object(index).references.iter().flatten());
+        loop {
+            while let Some(index) = stack.pop() {
+                if !std::mem::replace(&mut reached[index], true) {
+                    stack.extend(self.object(index).references.iter().flatten());
+                }
+            }
+            self.values_of(&reached, &mut stack);
+            if stack.is_empty() {
+                return reached;
             }
         }
+    }
+
+    /// Forgets what is not reachable in the model.
+    fn prune(&mut self) {
+        let reached = self.reached();
         self.bytes = 0;
         for (index, reached) in reached.into_iter().enumerate() {
             if !reached && self.objects[index].take().is_some() {
@@ -338,6 +360,7 @@ impl<'a> Graph<'a> {
                 stack.extend(self.mutator.load(address, 1 + nth).zip(*reference));
             }
         }
+        self.check_weak_slots(&found);
         found.len()
     }
 

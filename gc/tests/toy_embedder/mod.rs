@@ -432,6 +432,29 @@ impl Mutator {
         (value != 0).then(|| ToAddress::new(value as usize))
     }
 
+    /// Puts a reference (or none) into a slot of a weak page.
+    pub fn set_weak(&self, slot: usize, object: Option<ToAddress>) {
+        let pages = self.pages.borrow();
+        let slot = self.root_slot(&pages, slot);
+        match object {
+            Some(object) => self.member.context.store_weak(slot, object),
+            None => slot.store(0, Ordering::Relaxed),
+        }
+    }
+
+    /// Makes an ephemeron of a slot with an even number and the one behind it.
+    pub fn set_ephemeron(&self, slot: usize, key: ToAddress, value: ToAddress) {
+        let pages = self.pages.borrow();
+        self.present(&pages[slot / ROOT_SLOTS].slots()[slot % ROOT_SLOTS]);
+        let pair = pages[slot / ROOT_SLOTS].slots()[slot % ROOT_SLOTS..].first_chunk().expect("a pair");
+        self.member.context.store_ephemeron(pair, key, value);
+    }
+
+    /// The object that a slot of a weak page refers to, if it lives.
+    pub fn weak(&self, slot: usize) -> Option<ToAddress> {
+        self.member.context.load_weak(self.root_slot(&self.pages.borrow(), slot))
+    }
+
     /// Puts a reference into a slot of a page that mutators share.
     pub fn publish(&self, page: &RootPage, slot: usize, object: ToAddress) {
         self.member.context.store_root(self.present(&page.slots()[slot]), object);
