@@ -11,6 +11,7 @@ pub mod map;
 pub mod server;
 pub mod strings;
 pub mod trees;
+pub mod weak;
 
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Instant;
@@ -46,6 +47,8 @@ pub enum Name {
     Strings,
     /// A cache server on the loopback interface, and its clients
     Server,
+    /// A weak table of interned entries
+    Weak,
 }
 
 impl Name {
@@ -61,6 +64,7 @@ impl Name {
             Self::Arrays => "arrays",
             Self::Strings => "strings",
             Self::Server => "server",
+            Self::Weak => "weak",
         }
     }
 
@@ -78,6 +82,7 @@ impl Name {
             }
             Self::Strings => "Strings of mixed sizes, made, joined and read; batches are timed",
             Self::Server => "A cache server on the loopback interface; requests are timed by the clients",
+            Self::Weak => "A weak table of interned entries, most of which die; batches of lookups are timed",
         }
     }
 
@@ -88,7 +93,7 @@ impl Name {
         match self {
             Self::Trees | Self::Gcbench => None,
             Self::Lru => Some(2_000),
-            Self::Graph | Self::Map | Self::Server => Some(250_000),
+            Self::Graph | Self::Map | Self::Server | Self::Weak => Some(250_000),
             Self::Arrays => Some(100_000),
             Self::Strings => Some(500_000),
         }
@@ -106,6 +111,7 @@ impl Name {
             Self::Arrays => Box::new(arrays::Arrays(parameters.arrays)),
             Self::Strings => Box::new(strings::Strings(parameters.strings)),
             Self::Server => Box::new(server::Server(parameters.server)),
+            Self::Weak => Box::new(weak::Weak(parameters.weak)),
         }
     }
 }
@@ -134,6 +140,9 @@ pub struct Parameters {
     /// Of server.
     #[command(flatten)]
     pub server: server::Parameters,
+    /// Of weak.
+    #[command(flatten)]
+    pub weak: weak::Parameters,
 }
 
 /// How a workload is to run.

@@ -6,7 +6,7 @@ mod common;
 use common::report;
 
 /// Workload, parameters, checksum: from the tables of `benches/WORKLOADS.md`.
-const KNOWN: [(&[&str], &str); 9] = [
+const KNOWN: [(&[&str], &str); 10] = [
     (&["trees", "--depth", "8"], "b5c6ed7f77d08efe"),
     (&["gcbench", "--depth", "10"], "112cce8c4fdd7577"),
     (&["lru", "--window", "100", "--bytes", "64", "--pushes", "1000"], "6218c67af64b7154"),
@@ -16,6 +16,7 @@ const KNOWN: [(&[&str], &str); 9] = [
     (&["arrays", "--arrays", "4", "--length", "2000", "--replacements", "3000"], "c5411f1fbecc1440"),
     (&["strings", "--strings", "2000", "--string-operations", "20000"], "8b908b22c28df8bd"),
     (&["server", "--places", "2000", "--requests", "1000"], "75134f4a7f8073d9"),
+    (&["weak", "--keys", "20000", "--kept", "4000", "--lookups", "100000"], "852ad151dcecd527"),
 ];
 
 #[test]

@@ -253,7 +253,7 @@ fn cycles(svg: &mut String, history: &History, x: impl Fn(f64) -> f64) {
     for (nth, cycle) in history.cycles.iter().enumerate() {
         for (phase, begin, length) in &cycle.phases {
             let class = match phase.as_str() {
-                "Start" | "Mark" => "mark",
+                "Start" | "Mark" | "Weak" => "mark",
                 "Plan" => "plan",
                 "Flip" => continue,
                 _ => "serve",
