@@ -106,7 +106,8 @@ fn concurrent(core: &Core, pools: &Pools, pressure: Pressure, summary: &mut Cycl
         verify::after_flip(core, &compacting);
         if let Some(shadow) = shadow {
             shadow.compare_untaken(core);
-            if core.cycles_begun() % 2 == 1 {
+            // By flips, not cycles: of these, every other one may have no flip.
+            if core.stats.counters.pauses.load(Ordering::Relaxed) % 2 == 1 {
                 // Mutators change objects as soon as they run: what is installed can only be compared before.
                 concurrent_serve(core, pools);
                 shadow.compare_all(core);
