@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Node, Random, SetOnDrop, all_modes, check_list, heap_in, list, options};
-use strikeslip::{Array, Heap, HeapOptions, Local, Mode, Mutator, Scope, VerifyLevel};
+use strikeslip::{
+    Array, Heap, HeapOptions, Local, Mode, Mutator, Scope, StressMode, StressModes, StressOptions,
+    VerifyLevel,
+};
 
 const SLOTS: usize = 20_000;
 
@@ -80,12 +83,16 @@ fn under_collections(heap: &Heap, program: impl Fn(&Heap)) {
     });
 }
 
-/// Runs a program in every mode; in concurrent modes again, if by chance no mutator took a fault.
+/// Runs a program in every mode; in concurrent modes again, if by chance no mutator took a fault. On a busy machine the
+/// workers may always be done before a mutator gets a processor: so then it is mutators that build, as long as they do.
 fn run_all(more: &HeapOptions, program: impl Fn(&Heap)) {
+    let stress =
+        StressOptions { modes: StressModes::of(&[StressMode::NoWorkers]), ..StressOptions::default() };
+    let without_workers = HeapOptions { stress, ..more.clone() };
     for (mode, delivery) in all_modes() {
-        let Some(heap) = heap_in(mode, delivery, more.clone()) else { continue };
         let begin = Instant::now();
-        loop {
+        for options in std::iter::once(more).chain(std::iter::repeat(&without_workers)) {
+            let Some(heap) = heap_in(mode, delivery, options.clone()) else { break };
             under_collections(&heap, &program);
             let counters = heap.snapshot().counters;
             assert!(mode == Mode::NoGc || counters.cycles > 0, "{mode} {delivery:?}: {counters:?}");
