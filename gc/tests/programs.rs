@@ -40,13 +40,23 @@ impl Sums {
     }
 }
 
+/// So often are programs drawn until a mutator takes a fault.
+const ATTEMPTS: usize = 10;
+
 /// Runs programs on the kernel in this mode.
 fn on_the_kernel(mode: Mode, delivery: Option<Delivery>) {
     let sums = Mutex::new(Sums::default());
-    for_programs(10, 120, |program| {
-        let outcome = toy::run(program, HeapOptions { mode, delivery, ..toy::options(&program.setup) });
-        sums.lock().unwrap_or_else(PoisonError::into_inner).add(&outcome);
-    });
+    // More of them, if by chance no mutator took a fault.
+    for _ in 0..ATTEMPTS {
+        for_programs(10, 120, |program| {
+            let outcome = toy::run(program, HeapOptions { mode, delivery, ..toy::options(&program.setup) });
+            sums.lock().unwrap_or_else(PoisonError::into_inner).add(&outcome);
+        });
+        let has_faults = sums.lock().unwrap_or_else(PoisonError::into_inner).faults > 0;
+        if has_faults || !mode.is_concurrent() {
+            break;
+        }
+    }
     let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{mode}, {delivery:?}: {sums:?}");
     assert!(sums.compared > 0 && (mode == Mode::NoGc || sums.cycles > 0), "{sums:?}");
