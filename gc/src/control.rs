@@ -279,10 +279,7 @@ impl Control {
         let restless = Request { trigger: Trigger::Explicit, pressure: Pressure::High, extent: None };
         let exhausted = Request { trigger: Trigger::Exhausted, pressure: Pressure::High, extent: None };
         let exhausted = std::mem::take(&mut state.exhausted).then_some(exhausted);
-        let requested = match (state.requested.take(), exhausted) {
-            (Some(requested), Some(exhausted)) => Some(requested.join(exhausted)),
-            (requested, exhausted) => requested.or(exhausted),
-        };
+        let requested = [state.requested.take(), exhausted].into_iter().flatten().reduce(Request::join);
         let requested = requested.or_else(|| self.restless.then_some(restless))?;
         state.begun += 1;
         (state.began, state.exhausted_after) = (Some(Instant::now()), None);

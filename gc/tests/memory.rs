@@ -11,16 +11,9 @@ use strikeslip_gc::heap::Heap;
 use strikeslip_gc::options::{Delivery, ForcedAnswers, HeapOptions, Mode, StressOptions, VerifyLevel};
 use strikeslip_gc::plan::Pressure;
 use toy_embedder::graph::{Graph, Shape};
-use toy_embedder::{Toy, layouts};
+use toy_embedder::{MODES, Toy, layouts};
 
 const LIMIT: usize = 64 << 20;
-const MODES: [(Mode, Option<Delivery>); 5] = [
-    (Mode::StopTheWorld, None),
-    (Mode::ConcurrentCopy, Some(Delivery::Pool)),
-    (Mode::ConcurrentCopy, Some(Delivery::InPlace)),
-    (Mode::ConcurrentMove, Some(Delivery::Pool)),
-    (Mode::ConcurrentMove, Some(Delivery::InPlace)),
-];
 const SHAPE: Shape = Shape { roots: 64, live_bytes: 20 << 20, medium_one_in: 30, large_one_in: 500 };
 
 /// What may be held besides, in regions, whatever the heap's size: more than a tenth of a small heap. Staging and

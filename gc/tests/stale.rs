@@ -9,15 +9,7 @@ use strikeslip_gc::address::ToAddress;
 use strikeslip_gc::options::{Delivery, HeapOptions, Mode, StressMode, StressModes, StressOptions};
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::stress::POISON;
-use toy_embedder::{Toy, layouts};
-
-const MODES: [(Mode, Option<Delivery>); 5] = [
-    (Mode::StopTheWorld, None),
-    (Mode::ConcurrentCopy, Some(Delivery::Pool)),
-    (Mode::ConcurrentCopy, Some(Delivery::InPlace)),
-    (Mode::ConcurrentMove, Some(Delivery::Pool)),
-    (Mode::ConcurrentMove, Some(Delivery::InPlace)),
-];
+use toy_embedder::{MODES, Toy, layouts};
 
 /// What the object holds.
 const CONTENTS: u64 = 0x1234_5678;

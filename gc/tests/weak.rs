@@ -12,18 +12,10 @@ use strikeslip_gc::options::{Delivery, HeapOptions, Mode, VerifyLevel};
 use strikeslip_gc::plan::Pressure;
 use strikeslip_gc::roots::{ROOT_SLOTS, RootPageKind};
 use toy_embedder::graph::{Random, mix};
-use toy_embedder::{Mutator, Toy, layouts};
+use toy_embedder::{MODES, Mutator, Toy, layouts};
 
 /// Word of a node that says which it is.
 const ID: usize = 3;
-
-const MODES: [(Mode, Option<Delivery>); 5] = [
-    (Mode::StopTheWorld, None),
-    (Mode::ConcurrentCopy, Some(Delivery::Pool)),
-    (Mode::ConcurrentCopy, Some(Delivery::InPlace)),
-    (Mode::ConcurrentMove, Some(Delivery::Pool)),
-    (Mode::ConcurrentMove, Some(Delivery::InPlace)),
-];
 
 fn toy(mode: Mode, delivery: Option<Delivery>, verify: VerifyLevel) -> Toy {
     let options = HeapOptions {

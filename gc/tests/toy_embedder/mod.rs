@@ -23,11 +23,20 @@ use strikeslip_gc::embedder::Embedder;
 use strikeslip_gc::error::{AllocError, HeapError};
 use strikeslip_gc::heap::Heap;
 use strikeslip_gc::layout::{Header, Layout, LayoutId, Tail, register_layout};
-use strikeslip_gc::options::HeapOptions;
+use strikeslip_gc::options::{Delivery, HeapOptions, Mode};
 use strikeslip_gc::roots::{ROOT_SLOTS, RootPage, RootPageKind};
 use strikeslip_gc::simulation::SimulatedHeap;
 use strikeslip_gc::sys::schedule::{Schedule, Step};
 use strikeslip_gc::sys::simulated::SimulatedPages;
+
+/// Every mode that collects, with every delivery.
+pub const MODES: [(Mode, Option<Delivery>); 5] = [
+    (Mode::StopTheWorld, None),
+    (Mode::ConcurrentCopy, Some(Delivery::Pool)),
+    (Mode::ConcurrentCopy, Some(Delivery::InPlace)),
+    (Mode::ConcurrentMove, Some(Delivery::Pool)),
+    (Mode::ConcurrentMove, Some(Delivery::InPlace)),
+];
 
 /// The layouts that tests use.
 #[derive(Copy, Clone, Debug)]
