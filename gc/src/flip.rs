@@ -45,6 +45,8 @@ const ROOT_PAGES_IN_PAUSE: usize = 48;
 const RUN_US: usize = 8;
 const REGION_US: usize = 1;
 const WINDOW_US: usize = 50;
+/// Regions that mutators may fill while a compaction goes on, for which room is made.
+const REGIONS_FOR_MUTATORS: usize = 2;
 
 /// Regions to be taken with one call.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -152,6 +154,7 @@ fn prepare(core: &Core, plan: &mut Plan, preparation: &mut Preparation) -> io::R
         core.space.window(window).taken_whole.store(true, Ordering::Relaxed);
         core.space.trim_window(window);
     }
+    space.make_headroom(regions_needed(core, plan, taken.len()));
     space.set_compacting(true);
     reserve_staging(core)?;
     register_destinations(core, plan, preparation)?;
@@ -159,6 +162,13 @@ fn prepare(core: &Core, plan: &mut Plan, preparation: &mut Preparation) -> io::R
     core.handshake(&|context| context.hand_over_records());
     for_each_late_slot(core, |slot| preparation.slots.push(slot));
     Ok(())
+}
+
+/// Regions whose memory compaction needs at the same time as that of what it compacts, at most. What is moved is never there
+/// twice.
+fn regions_needed(core: &Core, plan: &Plan, taken: usize) -> usize {
+    let copied = if core.serving.installer.moves() { 0 } else { plan.destinations.len() + taken };
+    copied + builders(core) + REGIONS_FOR_MUTATORS
 }
 
 /// Whether stress has everything taken that holds slots to be rewritten.
@@ -231,6 +241,11 @@ fn leaves_staging(space: &Space, window: WindowIndex, whole: &[WindowIndex]) -> 
     others.any(|other| free.in_window(other).next().is_some())
 }
 
+/// Threads that build at the same time: workers, and as many mutators that serve themselves.
+fn builders(core: &Core) -> usize {
+    core.options.workers * if core.options.delivery == Some(Delivery::InPlace) { 2 } else { 1 }
+}
+
 /// Staging for the beginning, until evacuated regions are drained: for each worker, and as much for
 /// mutators that serve themselves, so that none waits for another's. Its memory is asked for now, while
 /// nobody waits for a page.
@@ -239,9 +254,7 @@ fn leaves_staging(space: &Space, window: WindowIndex, whole: &[WindowIndex]) -> 
 /// There is no region for any: nothing could be built.
 fn reserve_staging(core: &Core) -> io::Result<()> {
     let order = [Role::Young, Role::YoungMarking, Role::Old];
-    let builders =
-        core.options.workers * if core.options.delivery == Some(Delivery::InPlace) { 2 } else { 1 };
-    for nth in 0..builders {
+    for nth in 0..builders(core) {
         // Where memory is short, they take turns.
         if nth > 0 && core.space.is_too_much(1) {
             break;

@@ -27,8 +27,8 @@ impl Space {
         self.account.regions()
     }
 
-    /// A cycle begins: free regions give up all memory but a little, and until it ends, no more than what is in
-    /// use and what mutators are given is to be held, and some staging; or no more than the limit.
+    /// A cycle begins: no more than the limit is to be held. Or, where free memory is not held, no more than what is in
+    /// use and what mutators are given until it ends, and some staging: free regions give up all but a little.
     pub fn begin_cycle(&self) {
         if self.holds_memory {
             self.resident_target.store(self.limit(), Ordering::Relaxed);
@@ -42,6 +42,12 @@ impl Space {
     /// A cycle has ended: memory is kept for reuse.
     pub fn end_cycle(&self) {
         self.resident_target.store(self.limit(), Ordering::Relaxed);
+    }
+
+    /// Before a flip: free regions give up memory, so that compaction has room for `regions` more below the limit. Later
+    /// whoever serves would have to give memory back first.
+    pub fn make_headroom(&self, regions: usize) {
+        self.trim(self.limit().saturating_sub(regions));
     }
 
     /// Pages that may be held without free regions giving up theirs.
